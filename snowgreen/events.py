@@ -1,0 +1,78 @@
+"""What a node tells its subscribers: small frozen values, each with a text that a person can read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .errors import LinkError
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """A link to `peer` is up and registered."""
+
+    #: The peer's node name, proved by the cookie.
+    peer: str
+    #: The peer's incarnation (u64); None for a classic peer, which has none.
+    incarnation: int | None
+    #: ``"bound"`` or ``"classic"``.
+    form: str
+    #: True if this node dialed.
+    initiated: bool
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        arrow = "dialed" if self.initiated else "accepted"
+        return f"{self.peer} is up ({arrow}, {self.form})"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """The link to `peer` has ended."""
+
+    peer: str
+    #: The incarnation that is gone, None for a classic peer.
+    incarnation: int | None
+    #: Why, in words.
+    reason: str
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        return f"{self.peer} is down: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFailed:
+    """An attempt to link, by us or by a peer, came to nothing."""
+
+    #: What the other side says it is, escaped. Nothing about it was proved. None if it did not say.
+    claimed: str | None
+    #: The other end, as ``host:port``.
+    address: str
+    #: True if this node dialed.
+    initiated: bool
+    #: The error; for a dial the one that ``connect`` raised.
+    error: LinkError
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        who = f"{self.address}, which claims to be {self.claimed}" if self.claimed else self.address
+        way = "link to" if self.initiated else "link from"
+        return f"{way} {who} failed: {self.error.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventsDropped:
+    """The subscriber fell behind: `count` events, older than the next one, are lost to it."""
+
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count} events were dropped: this subscriber reads too slowly"
+
+
+Event: TypeAlias = NodeUp | NodeDown | HandshakeFailed | EventsDropped

@@ -1,0 +1,579 @@
+"""The handshake as two machines: bytes in, a step out, and in the end Established or Refused.
+
+::
+
+    initiator                        acceptor
+        NAME       ----------------->
+                   <-----------------  CHALLENGE
+        REPLY      ----------------->
+                   <-----------------  ACK
+
+Each machine stops once to be told what to do: the initiator at :class:`Challenged`, before it proves
+anything, and the acceptor at :class:`Proved`, the first moment at which it may decide anything about
+its peer. `TRANSITIONS` is the whole of what may follow what; the diagram in ``docs/protocol.md`` is
+drawn from it. Specification: section 3.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from . import keys, messages
+from .messages import (
+    BINDING_CERTIFICATE,
+    DOWNGRADE_MARK,
+    Ack,
+    Challenge,
+    ChallengeExt,
+    Malformed,
+    Name,
+    NameExt,
+    Reject,
+    RejectCode,
+    Reply,
+    Tag,
+)
+from .wire import MAX_BOUND_HELLO, MAX_HANDSHAKE, Decoder, TooLong, pack
+
+
+class Form(enum.StrEnum):
+    """How the two sides proved the cookie."""
+
+    BOUND = "bound"
+    CLASSIC = "classic"
+
+
+class State(enum.Enum):
+    """Where a machine stands."""
+
+    START = "start"
+    AWAIT_CHALLENGE = "awaiting CHALLENGE"
+    CHALLENGED = "challenged"
+    AWAIT_ACK = "awaiting ACK"
+    AWAIT_NAME = "awaiting NAME"
+    AWAIT_REPLY = "awaiting REPLY"
+    PROVED = "proved"
+    ESTABLISHED = "established"
+    REFUSED = "refused"
+
+
+class Move(enum.Enum):
+    """What a machine does at its owner's word."""
+
+    SEND_NAME = "send NAME"
+    SEND_REPLY = "send REPLY"
+    WITHDRAW = "withdraw"
+    SEND_ACK = "send ACK"
+    SEND_REJECT = "send REJECT"
+
+
+#: (state, message received or move made) → the next state. What is not here is out of order and
+#: refused, as is the end of the stream in any state that awaits something.
+TRANSITIONS: dict[str, dict[tuple[State, Tag | Move], State]] = {
+    "initiator": {
+        (State.START, Move.SEND_NAME): State.AWAIT_CHALLENGE,
+        (State.AWAIT_CHALLENGE, Tag.CHALLENGE): State.CHALLENGED,
+        (State.AWAIT_CHALLENGE, Tag.REJECT): State.REFUSED,
+        (State.CHALLENGED, Move.SEND_REPLY): State.AWAIT_ACK,
+        (State.CHALLENGED, Move.WITHDRAW): State.REFUSED,
+        (State.AWAIT_ACK, Tag.ACK): State.ESTABLISHED,
+        (State.AWAIT_ACK, Tag.REJECT): State.REFUSED,
+    },
+    "acceptor": {
+        (State.AWAIT_NAME, Tag.NAME): State.AWAIT_REPLY,
+        (State.AWAIT_REPLY, Tag.REPLY): State.PROVED,
+        (State.AWAIT_REPLY, Tag.REJECT): State.REFUSED,
+        (State.PROVED, Move.SEND_ACK): State.ESTABLISHED,
+        (State.PROVED, Move.SEND_REJECT): State.REFUSED,
+    },
+}
+
+
+class Cause(enum.Enum):
+    """Why a handshake was refused."""
+
+    MALFORMED = "a message broke the protocol"
+    CLOSED = "the peer closed the connection"
+    AUTHENTICATION = "the cookie was not proved"
+    POLICY = "the form of handshake is not allowed"
+    MISMATCH = "another node answered"
+    SELF = "the peer is this node itself"
+    DECLINED = "the peer, authenticated, declined"
+    BUSY = "the peer is busy"
+    WITHDRAWN = "we declined"
+
+
+class Identity(NamedTuple):
+    """What a node says of itself in every handshake."""
+
+    name: str
+    incarnation: int
+    creation: int = 1
+    capabilities: int = 0
+
+
+class Peer(NamedTuple):
+    """What the other side said of itself. Claims, until the step that carries them says otherwise."""
+
+    name: str
+    creation: int
+    form: Form
+    #: None in the classic form, as are `epoch` and `attempt`; those two come with NAME only.
+    incarnation: int | None = None
+    capabilities: int = 0
+    epoch: int | None = None
+    attempt: int | None = None
+
+
+class Continue(NamedTuple):
+    """Send `send`, then feed what comes."""
+
+    send: bytes
+
+
+class Challenged(NamedTuple):
+    """The initiator's stop: answer with :meth:`Initiator.prove` or :meth:`Initiator.withdraw`. Unproved."""
+
+    peer: Peer
+    send: bytes = b""
+
+
+class Proved(NamedTuple):
+    """The acceptor's stop: the peer knows the cookie. Answer with `accept` or `reject`."""
+
+    peer: Peer
+    send: bytes
+
+
+class Established(NamedTuple):
+    """Both sides have proved the cookie. `decoder` holds what arrived behind the last message."""
+
+    peer: Peer
+    decoder: Decoder
+    #: Which of the accepted keys it was, 0 for the primary; None in the classic form.
+    key_index: int | None
+    send: bytes
+
+
+class Refused(NamedTuple):
+    """No link comes of it. `send`, if any, is the REJECT for the peer, then close."""
+
+    cause: Cause
+    problem: str
+    send: bytes = b""
+    #: The REJECT code received or sent, if any.
+    code: int | None = None
+
+
+Step: TypeAlias = Continue | Challenged | Proved | Established | Refused
+
+
+class OutOfTurn(RuntimeError):
+    """The machine's owner called a method that its state does not allow: a bug on this side."""
+
+
+class _Machine:
+    """What both roles share: the decoder, the table, and the ways to refuse."""
+
+    role: str
+    state: State
+
+    def __init__(self, identity: Identity, limit: int) -> None:
+        self.identity = identity
+        self._decoder = Decoder(limit)
+        #: What the peer says its name is, as soon as it said so.
+        self.claimed: str | None = None
+        self._name_payload = b""
+        self._challenge_payload = b""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.value}>"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the machine has come to its end, one way or the other."""
+        return self.state in (State.ESTABLISHED, State.REFUSED)
+
+    def feed(self, data: bytes) -> Step:
+        """Take what arrived; say what follows. Empty `data` looks at what is already here."""
+        if self.finished:
+            raise OutOfTurn(f"{self!r} takes no more data")
+        send = b""
+        while True:
+            try:
+                payload = self._decoder.feed_one(data)
+            except TooLong as error:
+                return self._refuse(Cause.MALFORMED, f"a message is too long: {error}", RejectCode.MALFORMED, send)
+            data = b""
+            if payload is None:
+                return Continue(send)
+            step = self._receive(payload)
+            if not isinstance(step, Continue):
+                return step._replace(send=send + step.send)
+            send += step.send
+
+    def end_of_stream(self) -> Refused:
+        """The peer closed. Whatever it was in the middle of, this handshake is over."""
+        where = "in the middle of a message" if self._decoder.mid_message else f"while {self.state.value}"
+        if self.state is State.AWAIT_REPLY:
+            where += "; an initiator does so if it dialed another name, or has a link already"
+        return self._refuse(Cause.CLOSED, f"the peer closed the connection {where}")
+
+    def _receive(self, payload: bytes) -> Step:
+        try:
+            tag = messages.tag_of(payload)
+            if (self.state, tag) not in TRANSITIONS[self.role]:
+                raise Malformed(f"{tag.name} is out of order while {self.state.value}")
+            if tag is Tag.REJECT:
+                return self._rejected(messages.decode_reject(payload))
+            return self._take(tag, payload)
+        except messages.UnknownVersion as error:
+            return self._refuse(Cause.MALFORMED, str(error), RejectCode.VERSION)
+        except Malformed as error:
+            return self._refuse(Cause.MALFORMED, str(error), RejectCode.MALFORMED)
+
+    def _take(self, tag: Tag, payload: bytes) -> Step:
+        raise NotImplementedError
+
+    def _rejected(self, reject: Reject) -> Refused:
+        return self._refused_by_hint(reject)
+
+    def _move(self, event: Tag | Move) -> None:
+        try:
+            self.state = TRANSITIONS[self.role][self.state, event]
+        except KeyError:
+            raise OutOfTurn(f"{self!r} cannot {event.name}") from None
+
+    def _refuse(
+        self, cause: Cause, problem: str, code: RejectCode | None = None, send: bytes = b""
+    ) -> Refused:
+        self.state = State.REFUSED
+        if code is not None:
+            send += pack(messages.encode_reject(Reject(code, b"", None)))
+        return Refused(cause, problem, send, code)
+
+    def _refused_by_hint(self, reject: Reject) -> Refused:
+        """A REJECT that carries no proof: good for a message, and for nothing else."""
+        self.state = State.REFUSED
+        try:
+            code = RejectCode(reject.code)
+        except ValueError:
+            return Refused(Cause.MALFORMED, f"the peer refused with unknown code {reject.code}", b"", reject.code)
+        if code.authenticated:
+            return Refused(Cause.MALFORMED, f"the peer sent {code.name} without proving it", b"", code)
+        cause, problem = _HINTS[code]
+        return Refused(cause, problem, b"", code)
+
+
+_HINTS = {
+    RejectCode.MALFORMED: (Cause.MALFORMED, "the peer says that our message is malformed"),
+    RejectCode.VERSION: (Cause.MALFORMED, "the peer says that it does not speak our version"),
+    RejectCode.BOUND_REQUIRED: (
+        Cause.POLICY,
+        "the peer says that it allows the bound handshake only; "
+        "if we offered that, something between us removed the offer",
+    ),
+    RejectCode.BUSY: (Cause.BUSY, "the peer says that it is busy; try again later"),
+    RejectCode.AUTH_FAILED: (
+        Cause.AUTHENTICATION,
+        "the peer says that our proof of the cookie is wrong: the two nodes have different cookies, "
+        "or something between them ends the TLS connection",
+    ),
+}
+
+_OFFERED_BINDINGS = BINDING_CERTIFICATE
+
+
+class Initiator(_Machine):
+    """The side that dialed.
+
+    :param secrets: what may be proved. No bound keys: a classic-only node, which offers no extension.
+    :param challenge: 32 fresh random bytes.
+    :param expected: the name that was dialed, None to take whatever name answers.
+    :param epoch: counters of the pairing rule, sent in NAME.
+    :param acceptor_binding: SHA-256 of the certificate this side saw.
+    :param binding: SHA-256 of this side's own certificate under mutual TLS, else empty.
+    """
+
+    role = "initiator"
+
+    def __init__(
+        self,
+        identity: Identity,
+        secrets: keys.Secrets,
+        *,
+        challenge: bytes,
+        expected: str | None,
+        epoch: int = 1,
+        attempt: int = 1,
+        acceptor_binding: bytes,
+        binding: bytes = b"",
+    ) -> None:
+        super().__init__(identity, MAX_HANDSHAKE)
+        self.state = State.START
+        self.expected = expected
+        self.epoch = epoch
+        self.attempt = attempt
+        self._secrets = secrets
+        self._challenge = challenge
+        self._acceptor_binding = acceptor_binding
+        self._binding = binding
+        self._peer: Peer | None = None
+        self._their_challenge = b""
+        self._transcript = b""
+        self._proof = b""
+
+    def start(self) -> Continue:
+        """The first message."""
+        self._move(Move.SEND_NAME)
+        me = self.identity
+        ext = None
+        if self._secrets.bound:
+            ext = NameExt(_OFFERED_BINDINGS, me.capabilities, me.incarnation, self.epoch, self.attempt)
+        self._name_payload = messages.encode_name(Name(me.name, me.creation, ext))
+        return Continue(pack(self._name_payload))
+
+    def prove(self) -> Step:
+        """Go on after :class:`Challenged`: send our proof."""
+        self._move(Move.SEND_REPLY)
+        peer = self._peer
+        assert peer is not None  # noqa: S101  # the table lets nobody come here without a CHALLENGE
+        if peer.form is Form.BOUND:
+            self._transcript = keys.transcript_hash(
+                self._name_payload,
+                self._challenge_payload,
+                self._challenge,
+                BINDING_CERTIFICATE,
+                self._acceptor_binding,
+                self._binding,
+            )
+            self._proof = self._secrets.bound[0].initiator_proof(self._transcript)
+        else:
+            assert self._secrets.classic is not None  # noqa: S101  # _take refused otherwise
+            self._proof = keys.mac(self._secrets.classic, self._their_challenge)
+        step = self.feed(b"")
+        reply = pack(messages.encode_reply(Reply(self._proof, self._challenge)))
+        return step._replace(send=reply + step.send)
+
+    def withdraw(self, problem: str) -> Refused:
+        """Give up after :class:`Challenged`, having proved nothing; the peer just sees us close."""
+        self._move(Move.WITHDRAW)
+        return Refused(Cause.WITHDRAWN, problem)
+
+    def _take(self, tag: Tag, payload: bytes) -> Step:
+        if tag is Tag.CHALLENGE:
+            return self._challenged(payload)
+        return self._acknowledged(messages.decode_ack(payload))
+
+    def _challenged(self, payload: bytes) -> Step:
+        message = messages.decode_challenge(payload)
+        self.claimed = message.name
+        if message.ext is None:
+            if self._secrets.classic is None:
+                return self._refuse(
+                    Cause.POLICY,
+                    "the peer offers the classic handshake only, which is not allowed for it here "
+                    "(Node(classic={name: cookie}) allows it)",
+                    RejectCode.BOUND_REQUIRED,
+                )
+            if self._secrets.bound and message.challenge.endswith(DOWNGRADE_MARK):
+                return self._refuse(
+                    Cause.POLICY,
+                    "the peer can do the bound handshake, yet our offer of it did not arrive: "
+                    "something between us removed it",
+                    RejectCode.BOUND_REQUIRED,
+                )
+            peer = Peer(message.name, message.creation, Form.CLASSIC)
+        else:
+            if not self._secrets.bound:
+                raise Malformed("a bound CHALLENGE answers a classic NAME")
+            if message.ext.binding != BINDING_CERTIFICATE:
+                raise Malformed(f"CHALLENGE uses binding {message.ext.binding}, which was not offered")
+            peer = Peer(
+                message.name,
+                message.creation,
+                Form.BOUND,
+                incarnation=message.ext.incarnation,
+                capabilities=message.ext.capabilities,
+            )
+        if message.name == self.identity.name:
+            return self._refuse(Cause.SELF, "what answers is this node itself")
+        if self.expected is not None and message.name != self.expected:
+            return self._refuse(Cause.MISMATCH, f"what answers there is named {message.name}")
+        self._move(Tag.CHALLENGE)
+        self._peer = peer
+        self._challenge_payload = payload
+        self._their_challenge = message.challenge
+        return Challenged(peer)
+
+    def _acknowledged(self, message: Ack) -> Step:
+        peer = self._peer
+        assert peer is not None  # noqa: S101  # see prove()
+        bound = peer.form is Form.BOUND
+        if bound:
+            expected = self._secrets.bound[0].acceptor_proof(self._transcript, self._proof)
+        else:
+            assert self._secrets.classic is not None  # noqa: S101  # see prove()
+            expected = keys.mac(self._secrets.classic, self._challenge)
+        if not keys.same(message.proof, expected):
+            return self._refuse(
+                Cause.AUTHENTICATION, "the peer could not prove the cookie: the two nodes have different cookies"
+            )
+        self._move(Tag.ACK)
+        return Established(peer, self._decoder, 0 if bound else None, b"")
+
+    def _rejected(self, reject: Reject) -> Refused:
+        proved = (
+            reject.mac is not None
+            and reject.code >= 16
+            and self._peer is not None
+            and self._peer.form is Form.BOUND
+            and keys.same(
+                reject.mac, self._secrets.bound[0].reject_mac(self._transcript, reject.code, reject.detail)
+            )
+        )
+        if not proved:
+            return self._refused_by_hint(reject)
+        self.state = State.REFUSED
+        try:
+            code = RejectCode(reject.code).name
+        except ValueError:
+            code = f"code {reject.code}"
+        return Refused(Cause.DECLINED, f"the peer declined: {code}", b"", reject.code)
+
+
+class Acceptor(_Machine):
+    """The side that was dialed.
+
+    :param bound: the keys accepted in the bound form; none makes it a classic-only node.
+    :param classic: gives the cookie that a claimed name would have to prove in the classic form, None
+        where that form is off altogether. It must not tell by its answer which names are known.
+    :param challenge: 32 fresh random bytes.
+    :param binding: SHA-256 of the certificate this side presents.
+    :param initiator_binding: SHA-256 of the initiator's certificate under mutual TLS, else empty.
+    """
+
+    role = "acceptor"
+
+    def __init__(
+        self,
+        identity: Identity,
+        bound: tuple[keys.LinkKeys, ...],
+        *,
+        classic: Callable[[str], bytes] | None = None,
+        challenge: bytes,
+        binding: bytes,
+        initiator_binding: bytes = b"",
+    ) -> None:
+        super().__init__(identity, MAX_HANDSHAKE if classic is not None else MAX_BOUND_HELLO)
+        self.state = State.AWAIT_NAME
+        self._bound = bound
+        self._classic = classic
+        self._cookie: bytes | None = None
+        self._challenge = challenge
+        self._binding = binding
+        self._initiator_binding = initiator_binding
+        self._peer: Peer | None = None
+        self._reply: Reply | None = None
+        self._transcript = b""
+        self._key_index: int | None = None
+
+    def accept(self) -> Established:
+        """Go on after :class:`Proved`: the link is wanted."""
+        self._move(Move.SEND_ACK)
+        assert self._peer is not None and self._reply is not None  # noqa: S101, PT018  # PROVED implies both
+        if self._key_index is None:
+            assert self._cookie is not None  # noqa: S101  # _proved verified the REPLY with it
+            proof = keys.mac(self._cookie, self._reply.challenge)
+        else:
+            key = self._bound[self._key_index]
+            proof = key.acceptor_proof(self._transcript, self._reply.proof)
+        send = pack(messages.encode_ack(Ack(proof)))
+        return Established(self._peer, self._decoder, self._key_index, send)
+
+    def reject(self, code: RejectCode, problem: str) -> Refused:
+        """Go on after :class:`Proved`: the link is not wanted. A classic peer knows no REJECT and just sees us close."""
+        self._move(Move.SEND_REJECT)
+        send = b""
+        if self._key_index is not None:
+            key = self._bound[self._key_index]
+            reject_mac = key.reject_mac(self._transcript, code, b"") if code.authenticated else None
+            send = pack(messages.encode_reject(Reject(code, b"", reject_mac)))
+        return Refused(Cause.WITHDRAWN, problem, send, code)
+
+    def _take(self, tag: Tag, payload: bytes) -> Step:
+        if tag is Tag.NAME:
+            return self._named(payload)
+        return self._replied(messages.decode_reply(payload))
+
+    def _named(self, payload: bytes) -> Step:
+        message = messages.decode_name(payload)
+        self.claimed = message.name
+        challenge, ext = self._challenge, None
+        if message.ext is not None and self._bound:
+            offered = message.ext
+            if not offered.bindings & BINDING_CERTIFICATE:
+                return self._refuse(
+                    Cause.MALFORMED, "the peer offers no way of binding that this side has", RejectCode.VERSION
+                )
+            self._peer = Peer(
+                message.name,
+                message.creation,
+                Form.BOUND,
+                offered.incarnation,
+                offered.capabilities,
+                offered.epoch,
+                offered.attempt,
+            )
+            ext = ChallengeExt(BINDING_CERTIFICATE, self.identity.capabilities, self.identity.incarnation)
+        elif self._classic is None:
+            return self._refuse(
+                Cause.POLICY,
+                "the peer offers the classic handshake only, which is not allowed here "
+                "(Node(classic={name: cookie}) allows it)",
+                RejectCode.BOUND_REQUIRED,
+            )
+        else:
+            self._cookie = self._classic(message.name)
+            self._peer = Peer(message.name, message.creation, Form.CLASSIC)
+            if self._bound:
+                challenge = self._challenge = self._challenge[: -len(DOWNGRADE_MARK)] + DOWNGRADE_MARK
+        self._move(Tag.NAME)
+        self._name_payload = payload
+        self._challenge_payload = messages.encode_challenge(
+            Challenge(self.identity.name, self.identity.creation, challenge, ext)
+        )
+        return Continue(pack(self._challenge_payload))
+
+    def _replied(self, reply: Reply) -> Step:
+        assert self._peer is not None  # noqa: S101  # AWAIT_REPLY implies a NAME
+        if not self._verify(self._peer.form, reply):
+            return self._refuse(
+                Cause.AUTHENTICATION,
+                "the peer could not prove the cookie: the two nodes have different cookies, "
+                "or something between them ends the TLS connection",
+                RejectCode.AUTH_FAILED,
+            )
+        self._move(Tag.REPLY)
+        self._reply = reply
+        return Proved(self._peer, b"")
+
+    def _verify(self, form: Form, reply: Reply) -> bool:
+        if form is Form.CLASSIC:
+            assert self._cookie is not None  # noqa: S101  # _named set it with the form
+            return keys.same(reply.proof, keys.mac(self._cookie, self._challenge))
+        self._transcript = keys.transcript_hash(
+            self._name_payload,
+            self._challenge_payload,
+            reply.challenge,
+            BINDING_CERTIFICATE,
+            self._binding,
+            self._initiator_binding,
+        )
+        # Every key is tried, whichever matches: the time taken tells nothing.
+        for index, key in enumerate(self._bound):
+            if keys.same(reply.proof, key.initiator_proof(self._transcript)) and self._key_index is None:
+                self._key_index = index
+        return self._key_index is not None

@@ -1,0 +1,119 @@
+"""Length-prefixed messages: the one framing under the handshake and the frames after it.
+
+``u32 little-endian length ‖ payload``. A length is judged before a byte of its payload is kept.
+"""
+
+from __future__ import annotations
+
+import struct
+
+MAX_HANDSHAKE = 4096
+"""Bytes in a handshake message (specification, section 3)."""
+MAX_BOUND_HELLO = 512
+"""Bytes in a bound NAME or CHALLENGE (specification, section 3)."""
+MAX_FRAME = 16 * 1024 * 1024
+"""Bytes in a frame after the handshake (specification, section 4)."""
+
+_U32 = struct.Struct("<I")
+_unpack_length = _U32.unpack_from
+
+
+class TooLong(ValueError):
+    """A message announces more bytes than its place allows."""
+
+    def __init__(self, announced: int, limit: int) -> None:
+        super().__init__(f"it announces {announced} bytes where at most {limit} are allowed")
+        self.announced = announced
+        self.limit = limit
+
+
+def pack(payload: bytes) -> bytes:
+    """`payload` behind its length."""
+    return _U32.pack(len(payload)) + payload
+
+
+def lp(value: bytes) -> bytes:
+    """``LP(x)`` of the specification: the length-prefixed form that proofs are computed over."""
+    return _U32.pack(len(value)) + value
+
+
+class Decoder:
+    """Cuts a byte stream into payloads, however it was cut on its way.
+
+    Between two messages it keeps nothing; inside one it keeps what has come of it. `limit` may be
+    changed between messages: the handshake and what follows share one decoder, so that bytes which
+    arrive early are not lost between the two.
+    """
+
+    __slots__ = ("_need", "_pending", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._pending: bytearray | None = None
+        self._need = 4  # bytes of _pending from which on there is something new to see
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._pending is not None
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """Take `data`; return the payloads completed by it, in order.
+
+        :raises TooLong: at a length above `limit`; the stream cannot be followed past it.
+        """
+        pending = self._pending
+        if pending is None:
+            payloads, used = self._cut(data)
+            if used < len(data):
+                self._pending = bytearray(data[used:])
+            return payloads
+        pending += data
+        if len(pending) < self._need:
+            return []
+        payloads, used = self._cut(pending)
+        if used == len(pending):
+            self._pending = None
+        elif used:
+            self._pending = pending[used:]
+        return payloads
+
+    def feed_one(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """Like :meth:`feed`, for at most one payload; what is behind it stays for the next call."""
+        pending = self._pending
+        if pending is None:
+            pending = bytearray(data)
+        else:
+            pending += data
+        self._pending = pending or None
+        if len(pending) < 4:
+            return None
+        end = 4 + self._length(pending, 0)
+        if len(pending) < end:
+            return None
+        payload = bytes(pending[4:end])
+        self._pending = pending[end:] or None
+        self._need = 4
+        return payload
+
+    def _cut(self, data: bytes | bytearray | memoryview) -> tuple[list[bytes], int]:
+        payloads = []
+        start, size, limit = 0, len(data), self.limit
+        self._need = 4
+        while size - start >= 4:
+            (length,) = _unpack_length(data, start)
+            if length > limit:
+                raise TooLong(length, limit)
+            end = start + 4 + length
+            if end > size:
+                self._need = 4 + length
+                break
+            payloads.append(bytes(data[start + 4 : end]))
+            start = end
+        return payloads, start
+
+    def _length(self, data: bytearray, start: int) -> int:
+        (length,) = _unpack_length(data, start)
+        if length > self.limit:
+            raise TooLong(length, self.limit)
+        return int(length)
