@@ -1,0 +1,68 @@
+"""Trusted links between Python processes under gevent."""
+
+from ._version import __version__
+from .config import Config, Limits
+from .cookie import Cookie
+from .errors import (
+    AuthenticationError,
+    ConfigurationError,
+    CookieError,
+    InvalidName,
+    LinkError,
+    LinkTimeout,
+    NameMismatch,
+    NodeStateError,
+    NotTLSError,
+    OutboxFull,
+    PingTimeout,
+    PolicyError,
+    ProtocolError,
+    Rejected,
+    SelfLinkError,
+    SessionClosed,
+    SessionError,
+    SnowgreenError,
+    TLSError,
+    Unreachable,
+)
+from .events import Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
+from .link.bus import Subscription
+from .link.session import Session
+from .node import Node
+from .protocol.messages import RejectCode
+
+__all__ = [
+    "AuthenticationError",
+    "Config",
+    "ConfigurationError",
+    "Cookie",
+    "CookieError",
+    "Event",
+    "EventsDropped",
+    "HandshakeFailed",
+    "InvalidName",
+    "Limits",
+    "LinkError",
+    "LinkTimeout",
+    "NameMismatch",
+    "Node",
+    "NodeDown",
+    "NodeStateError",
+    "NodeUp",
+    "NotTLSError",
+    "OutboxFull",
+    "PingTimeout",
+    "PolicyError",
+    "ProtocolError",
+    "RejectCode",
+    "Rejected",
+    "SelfLinkError",
+    "Session",
+    "SessionClosed",
+    "SessionError",
+    "SnowgreenError",
+    "Subscription",
+    "TLSError",
+    "Unreachable",
+    "__version__",
+]

@@ -24,7 +24,9 @@ class _Checked:
             fitting = isinstance(value, int) if whole else isinstance(value, int | float)
             if not fitting or isinstance(value, bool) or not math.isfinite(value):
                 kind = "a whole number" if whole else "a number"
-                raise ConfigurationError(item.name, f"must be {kind} of {item.metadata['unit']}, not {value!r}")
+                raise ConfigurationError(
+                    item.name, f"must be {kind} of {item.metadata['unit']}, not {value!r}"
+                )
             high = item.metadata["high"]
             if not low <= value <= high:
                 raise ConfigurationError(
@@ -56,8 +58,6 @@ class Limits(_Checked):
     outbox_bytes: int = _count(8 * MIB, "bytes", 1024, 1024 * MIB)
     #: Frames that wait for one peer to read before senders wait.
     outbox_frames: int = _count(10_000, "frames", 16, 10_000_000)
-    #: Dials in progress at once.
-    dials: int = _count(1024, "dials", 1, 100_000)
     #: Peers whose dial history (two counters) is remembered after their link ended.
     remembered_peers: int = _count(4096, "peers", 16, 1_000_000)
 

@@ -43,7 +43,7 @@ class Cookie:
         raise TypeError("a Cookie cannot be pickled or copied: it would leave a readable secret behind")
 
     @classmethod
-    def wrap(cls, value: str | bytes | Cookie, source: str, *, weak: bool = False) -> Cookie:
+    def wrap(cls, value: object, source: str, *, weak: bool = False) -> Cookie:
         """Check a cookie and wrap it.
 
         :param value: text (taken as UTF-8) or bytes.
@@ -124,7 +124,7 @@ def find(
 def load(path: Path, *, weak: bool = False) -> Cookie:
     """Read the cookie from `path`; one line break at its end does not count.
 
-    :raises CookieError: if the file is readable by others, belongs to another user, or holds no usable cookie.
+    :raises CookieError: if others can read the file or own it, or it holds no usable cookie.
     :raises FileNotFoundError: if there is none.
     """
     try:
@@ -148,7 +148,9 @@ def load(path: Path, *, weak: bool = False) -> Cookie:
         return Cookie.wrap(_one_line(file.read(MAX_LENGTH + 2)), str(path), weak=weak)
 
 
-def create(path: Path, *, entropy: Callable[[int], bytes] = secrets.token_bytes, replace: bool = False) -> None:
+def create(
+    path: Path, *, entropy: Callable[[int], bytes] = secrets.token_bytes, replace: bool = False
+) -> None:
     """Write 256 fresh random bits, as 64 hex digits, to `path` with mode 0600.
 
     The file appears whole or not at all, so two processes that start together agree on one.

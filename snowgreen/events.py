@@ -48,7 +48,8 @@ class NodeDown:
 class HandshakeFailed:
     """An attempt to link, by us or by a peer, came to nothing."""
 
-    #: What the other side says it is, escaped. Nothing about it was proved. None if it did not say.
+    #: Inbound: what the other side says it is, escaped; nothing about it was proved. For a dial: whom we
+    #: dialed. None if that is not known.
     claimed: str | None
     #: The other end, as ``host:port``.
     address: str
@@ -60,9 +61,11 @@ class HandshakeFailed:
     at: float
 
     def __str__(self) -> str:
-        who = f"{self.address}, which claims to be {self.claimed}" if self.claimed else self.address
-        way = "link to" if self.initiated else "link from"
-        return f"{way} {who} failed: {self.error.problem}"
+        if self.initiated:
+            who = f"to {self.claimed} at {self.address}" if self.claimed else f"to {self.address}"
+        else:
+            who = f"from {self.address}" + (f", which claims to be {self.claimed}," if self.claimed else "")
+        return f"the link {who} failed: {self.error.problem}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,9 @@ class _Machine:
             try:
                 payload = self._decoder.feed_one(data)
             except TooLong as error:
-                return self._refuse(Cause.MALFORMED, f"a message is too long: {error}", RejectCode.MALFORMED, send)
+                return self._refuse(
+                    Cause.MALFORMED, f"a message is too long: {error}", RejectCode.MALFORMED, send
+                )
             data = b""
             if payload is None:
                 return Continue(send)
@@ -260,7 +262,9 @@ class _Machine:
         try:
             code = RejectCode(reject.code)
         except ValueError:
-            return Refused(Cause.MALFORMED, f"the peer refused with unknown code {reject.code}", b"", reject.code)
+            return Refused(
+                Cause.MALFORMED, f"the peer refused with unknown code {reject.code}", b"", reject.code
+            )
         if code.authenticated:
             return Refused(Cause.MALFORMED, f"the peer sent {code.name} without proving it", b"", code)
         cause, problem = _HINTS[code]
@@ -419,7 +423,8 @@ class Initiator(_Machine):
             expected = keys.mac(self._secrets.classic, self._challenge)
         if not keys.same(message.proof, expected):
             return self._refuse(
-                Cause.AUTHENTICATION, "the peer could not prove the cookie: the two nodes have different cookies"
+                Cause.AUTHENTICATION,
+                "the peer could not prove the cookie: the two nodes have different cookies",
             )
         self._move(Tag.ACK)
         return Established(peer, self._decoder, 0 if bound else None, b"")
@@ -494,7 +499,10 @@ class Acceptor(_Machine):
         return Established(self._peer, self._decoder, self._key_index, send)
 
     def reject(self, code: RejectCode, problem: str) -> Refused:
-        """Go on after :class:`Proved`: the link is not wanted. A classic peer knows no REJECT and just sees us close."""
+        """Go on after :class:`Proved`: the link is not wanted.
+
+        A classic peer knows no REJECT, and just sees us close.
+        """
         self._move(Move.SEND_REJECT)
         send = b""
         if self._key_index is not None:
@@ -516,7 +524,9 @@ class Acceptor(_Machine):
             offered = message.ext
             if not offered.bindings & BINDING_CERTIFICATE:
                 return self._refuse(
-                    Cause.MALFORMED, "the peer offers no way of binding that this side has", RejectCode.VERSION
+                    Cause.MALFORMED,
+                    "the peer offers no way of binding that this side has",
+                    RejectCode.VERSION,
                 )
             self._peer = Peer(
                 message.name,

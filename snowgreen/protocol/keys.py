@@ -39,9 +39,11 @@ class LinkKeys:
     @classmethod
     def derive(cls, cookie: bytes) -> LinkKeys:
         """Run the key schedule: about 0.1 s and 32 MiB, by scrypt's design, so once per cookie."""
+        ikm = prehash(cookie)
+        del cookie  # if scrypt is refused its memory, the traceback must not show it
         return cls(
             hashlib.scrypt(
-                prehash(cookie),
+                ikm,
                 salt=b"snowgreen/1 link auth",
                 n=SCRYPT_N,
                 r=SCRYPT_R,

@@ -93,7 +93,7 @@ class Admit(NamedTuple):
 
 
 class Decline(NamedTuple):
-    """Do not register. As the acceptor, send REJECT(code); if `probe`, ping the registered link with a deadline."""
+    """Do not register. An acceptor sends REJECT(code); on `probe` it pings the registered link."""
 
     code: RejectCode
     probe: bool = False
@@ -133,9 +133,7 @@ def proved(
 ) -> tuple[Pair, Admit | Decline | Probe]:
     """REPLY was verified on the inbound connection `candidate`."""
     link, own = pair.link, pair.own
-    committed = (
-        own is not None and own.committed_at is not None and now - own.committed_at < commit_timeout
-    )
+    committed = own is not None and own.committed_at is not None and now - own.committed_at < commit_timeout
     if candidate.incarnation is None:
         if link is not None:
             return pair, Probe()
@@ -148,9 +146,13 @@ def proved(
             # link is the dead one, and the probe finds that out.
             return pair, Decline(RejectCode.STALE_INCARNATION, probe=True)
         return pair, Decline(RejectCode.DUPLICATE)
-    if own is not None and committed and own.incarnation == candidate.incarnation:
-        if own.against(candidate.incarnation).rank > candidate.rank:
-            return pair, Decline(RejectCode.DUPLICATE)
+    if (
+        own is not None
+        and committed
+        and own.incarnation == candidate.incarnation
+        and own.against(candidate.incarnation).rank > candidate.rank
+    ):
+        return pair, Decline(RejectCode.DUPLICATE)
     return _register(pair, candidate, also_own=True)
 
 

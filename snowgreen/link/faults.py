@@ -1,0 +1,126 @@
+"""The seam where foreign errors and refusals become snowgreen's own, each with what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+from ..errors import (
+    AuthenticationError,
+    LinkError,
+    NameMismatch,
+    NotTLSError,
+    PolicyError,
+    ProtocolError,
+    Rejected,
+    SelfLinkError,
+    TLSError,
+    Unreachable,
+)
+from ..protocol.handshake import Cause, Refused
+from ..protocol.messages import RejectCode
+
+_BY_CAUSE: dict[Cause, type[LinkError]] = {
+    Cause.MALFORMED: ProtocolError,
+    Cause.CLOSED: ProtocolError,
+    Cause.AUTHENTICATION: AuthenticationError,
+    Cause.POLICY: PolicyError,
+    Cause.MISMATCH: NameMismatch,
+    Cause.SELF: SelfLinkError,
+}
+
+_DECLINED = {
+    RejectCode.DUPLICATE: "it has, or is about to have, another link with this node",
+    RejectCode.STALE_INCARNATION: (
+        "it has a link with a later life of this node: either this process was replaced, "
+        "or this machine's clock went back; in that case try again in a few seconds"
+    ),
+    RejectCode.NAME_NOT_ALLOWED: "its operator does not allow this node's name",
+    RejectCode.SHUTTING_DOWN: "it is shutting down",
+    RejectCode.CAPABILITIES: "it requires a capability that this node lacks",
+}
+
+# Reasons, in OpenSSL's words, that mean plain text where TLS was expected.
+_NOT_TLS = {
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "HTTPS_PROXY_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "BAD_RECORD_TYPE",
+    "UNEXPECTED_MESSAGE",
+}
+# Reasons that mean a version of TLS below 1.3.
+_OLD_TLS = {
+    "UNSUPPORTED_PROTOCOL",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "INAPPROPRIATE_FALLBACK",
+    "VERSION_TOO_LOW",
+}
+
+
+def refusal(refused: Refused, peer: str | None) -> LinkError:
+    """The error that says what `refused` says."""
+    if refused.cause is Cause.BUSY:
+        return Rejected(refused.problem, code=RejectCode.BUSY, peer=peer)
+    if refused.cause is Cause.DECLINED or (refused.cause is Cause.WITHDRAWN and refused.code):
+        return declined(refused.code or 0, refused.problem, peer)
+    return _BY_CAUSE.get(refused.cause, ProtocolError)(refused.problem, peer=peer)
+
+
+def declined(code: int, problem: str, peer: str | None) -> LinkError:
+    """The error for an authenticated REJECT."""
+    if code == RejectCode.SELF:
+        return SelfLinkError("what answers is this node itself", peer=peer)
+    try:
+        known = RejectCode(code)
+    except ValueError:
+        return Rejected(problem, code=code, peer=peer)
+    why = _DECLINED.get(known)
+    return Rejected(f"{problem}: {why}" if why else problem, code=known, peer=peer)
+
+
+def connecting(error: OSError, peer: str | None) -> Unreachable:
+    """A failure to reach the peer by TCP."""
+    if isinstance(error, socket.gaierror):
+        return Unreachable("its host name cannot be resolved", peer=peer)
+    if error.errno == errno.ECONNREFUSED:
+        return Unreachable("nothing listens there (connection refused)", peer=peer)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Unreachable("this process has no file descriptor left (see ulimit -n)", peer=peer)
+    return Unreachable(f"no TCP connection: {error.strerror or type(error).__name__}", peer=peer)
+
+
+def securing(error: OSError, peer: str | None) -> LinkError:
+    """A failure during the TLS handshake."""
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason or ""
+        if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":
+            return TLSError("the other end closed the connection during the TLS handshake", peer=peer)
+        if reason in _NOT_TLS:
+            return NotTLSError("the other end does not speak TLS", peer=peer)
+        if reason in _OLD_TLS:
+            return TLSError("the other end does not speak TLS 1.3, which a link requires", peer=peer)
+        if reason in ("NO_APPLICATION_PROTOCOL", "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"):
+            return TLSError("the other end does not agree on the application protocol snowgreen/1", peer=peer)
+        return TLSError(f"the TLS handshake failed: {reason or 'for an unnamed reason'}", peer=peer)
+    return TLSError(f"the connection was lost during the TLS handshake ({_named(error)})", peer=peer)
+
+
+def reading(error: OSError) -> str:
+    """Why a live or half-made link broke, in words."""
+    if isinstance(error, ssl.SSLEOFError):
+        return "the connection was cut"
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return "the peer closed the connection"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or 'for an unnamed reason'}"
+    return f"the connection was lost ({_named(error)})"
+
+
+def _named(error: OSError) -> str:
+    if error.errno is None:
+        return type(error).__name__
+    return errno.errorcode.get(error.errno, str(error.errno))

@@ -1,0 +1,422 @@
+"""One live link: frames in, frames out, pings, and an end that comes once and says why.
+
+No greenlet waits here. A level-triggered watcher calls the session when bytes have come, and the parser
+runs there, in the loop itself: an idle link costs its TLS state and little else. So nothing in this
+module may wait, except :meth:`Session.ping`, which runs in its caller's greenlet; and nothing of a
+user's runs in the loop.
+
+Only `_flush` writes to the socket, once per turn of the loop for all that gathered in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gevent.event import AsyncResult
+
+from ..errors import OutboxFull, PingTimeout, SessionClosed
+from ..names import Address, printable
+from ..protocol import frames, heartbeat
+from ..protocol.frames import BadFrame, FrameTag
+from ..protocol.handshake import Established
+from ..protocol.heartbeat import Verdict
+from ..protocol.wire import TooLong
+from . import faults
+from .runtime import READ_BUFFER_BYTES, HubState, Runtime
+
+if TYPE_CHECKING:
+    import gevent.ssl
+
+    from ..config import Config
+
+log = logging.getLogger("snowgreen.session")
+
+#: One TLS record. OpenSSL writes no more at once, and a retry must offer the very same bytes.
+_RECORD = 16 * 1024
+#: Bytes one session may read, or write, before the loop looks at the others again.
+_TURN_BYTES = 64 * 1024
+_READ, _WRITE = 1, 2
+
+
+class Owner(Protocol):
+    """What a session needs of the node it belongs to."""
+
+    config: Config
+    runtime: Runtime
+    hub: HubState
+    pulse: heartbeat.Pulse
+
+    def session_ended(self, session: Session) -> None:
+        """Called once, when `session` has closed. It must not wait."""
+
+
+class Session:
+    """A live, mutually authenticated link with one peer. Made by the node, never by hand."""
+
+    __slots__ = (
+        "__weakref__",
+        "_decoder",
+        "_local",
+        "_out",
+        "_out_bytes",
+        "_out_frames",
+        "_owner",
+        "_paused",
+        "_ping_number",
+        "_pinged_at",
+        "_pings",
+        "_read_watcher",
+        "_remote",
+        "_sending",
+        "_sent",
+        "_sock",
+        "_wake_armed",
+        "_write_watcher",
+        "bytes_received",
+        "bytes_sent",
+        "connected_at",
+        "creation",
+        "form",
+        "frames_received",
+        "frames_sent",
+        "incarnation",
+        "initiated",
+        "last_received",
+        "node_id",
+        "peer",
+        "reason",
+        "rtt",
+        "serial",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        sock: gevent.ssl.SSLSocket,
+        established: Established,
+        *,
+        serial: int,
+        node_id: int,
+        initiated: bool,
+        remote: tuple[Any, ...],
+    ) -> None:
+        peer = established.peer
+        #: The peer's node name (str).
+        self.peer: str = peer.name
+        #: The peer's incarnation (u64), None for a classic peer.
+        self.incarnation: int | None = peer.incarnation
+        #: The peer's creation (u8), the classic form's shadow of the incarnation.
+        self.creation: int = peer.creation
+        #: ``"bound"`` or ``"classic"``.
+        self.form: str = str(peer.form.value)
+        #: True if this node dialed.
+        self.initiated = initiated
+        #: This link's number on this node, 1 to 65,535; a later link may get it again.
+        self.node_id = node_id
+        #: Wall-clock time of the registration, seconds since the epoch.
+        self.connected_at = owner.runtime.wall()
+        #: Round-trip time of the last answered ping in seconds, None before the first.
+        self.rtt: float | None = None
+        #: Payload bytes and frames since the handshake, as TLS delivered and accepted them.
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.frames_received = 0
+        self.frames_sent = 0
+        #: Why the session ended, None while it lives.
+        self.reason: str | None = None
+        #: What cleanup goes by; no two connections of a node share one.
+        self.serial = serial
+        #: When the last bytes came, on the runtime's monotonic clock.
+        self.last_received = owner.runtime.monotonic()
+
+        self._owner = owner
+        self._sock = sock
+        self._remote = remote
+        self._local: tuple[Any, ...] | None = None
+        self._decoder = established.decoder
+        self._decoder.limit = owner.config.limits.max_frame
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._out_frames = 0
+        self._sending = b""  # what is being written; kept until OpenSSL has taken all of it
+        self._sent = 0
+        self._wake_armed = False
+        self._pinged_at: float | None = None
+        self._pings: dict[int, tuple[float, AsyncResult[float] | None]] | None = None
+        self._ping_number = 0
+        self._paused = False
+        loop = owner.hub.loop
+        self._read_watcher = loop.io(sock.fileno(), _READ)
+        self._write_watcher: Any = None
+
+    # What a user sees.
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended; :attr:`reason` then says why."""
+        return self.reason is not None
+
+    @property
+    def local_address(self) -> str:
+        """This end, as ``host:port``."""
+        if self._local is None:
+            with contextlib.suppress(OSError):
+                self._local = self._sock.getsockname()
+        return _address(self._local)
+
+    @property
+    def remote_address(self) -> str:
+        """The other end, as ``host:port``: where the connection came from or went to."""
+        return _address(self._remote)
+
+    def ping(self, timeout: float | None = 5.0) -> float:
+        """Measure the round trip to the peer and back.
+
+        :param timeout: seconds to wait, None for as long as the session lives.
+        :returns: seconds.
+        :raises PingTimeout: if the answer did not come in time. The session goes on.
+        :raises SessionClosed: if the session has ended, or ends meanwhile.
+        :raises OutboxFull: if the peer has left too much unread for another ping to be queued.
+        """
+        if self.reason is not None:
+            raise SessionClosed(self.peer, self.reason)
+        if self._full():
+            raise OutboxFull(f"{self.peer} does not read: {self._out_bytes} bytes wait for it")
+        waiter: AsyncResult[float] = AsyncResult()
+        number = self._send_ping(waiter)
+        try:
+            waiter.wait(timeout)
+            if not waiter.ready():
+                raise PingTimeout(f"{self.peer} did not answer a ping within {timeout:g} s")
+        finally:
+            if self._pings is not None:
+                self._pings.pop(number, None)
+        rtt = waiter.get(block=False)
+        assert rtt is not None  # noqa: S101  # ready, and no exception: it is what _ponged set
+        return rtt
+
+    def close(self, reason: str = "closed by this node") -> None:
+        """End the session: send what can be sent at once, tell TLS, close. A second call does nothing.
+
+        :param reason: what :attr:`reason` and this node's ``NodeDown`` will say.
+        """
+        if self.reason is None:
+            self._end(reason, orderly=True)
+
+    def __repr__(self) -> str:
+        way = "dialed" if self.initiated else "accepted"
+        if self.reason is not None:
+            return f"<Session {self.peer} closed: {printable(self.reason)}>"
+        rtt = "" if self.rtt is None else f" rtt={self.rtt * 1000:.2f}ms"
+        return f"<Session {self.peer} up {self.form} {way} node_id={self.node_id}{rtt}>"
+
+    # What the node calls.
+
+    def open(self, first: bytes = b"") -> None:
+        """Begin: send `first`, the raw end of the handshake, then take what came behind it."""
+        self._sock.settimeout(0.0)
+        if first:
+            self._sending = first
+            self._flush()
+        if self.reason is None:
+            self._read_watcher.start(self._readable)
+            if self._decoder.mid_message or self._sock.pending():
+                # Bytes that OpenSSL or the decoder hold already will not wake the watcher.
+                self._owner.hub.loop.run_callback(self._early)
+
+    def beat(self, now: float, *, grace: bool) -> None:
+        """One look by the heartbeat sweep."""
+        if self.reason is not None:
+            return
+        verdict = heartbeat.poll(
+            now,
+            last_received=self.last_received,
+            pinged_at=self._pinged_at,
+            mid_frame=self._decoder.mid_message,
+            pulse=self._owner.pulse,
+            grace=grace,
+        )
+        if verdict is Verdict.PING:
+            self._pinged_at = now
+            if not self._full():
+                self._send_ping(None)
+        elif verdict is Verdict.SILENT:
+            self._end(f"no answer to a ping for {self._owner.pulse.timeout:g} s", orderly=False)
+        elif verdict is Verdict.STUCK:
+            self._end(
+                f"the peer stopped for {self._owner.pulse.frame_timeout:g} s in the middle of a frame",
+                orderly=False,
+            )
+
+    # Reading: in the loop's callbacks.
+
+    def _early(self) -> None:
+        if self.reason is None:
+            self._guarded(lambda: self._take(b""))
+            self._readable()
+
+    def _readable(self) -> None:
+        if self.reason is None:
+            self._guarded(self._read)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (TooLong, BadFrame) as error:
+            self._end(f"the peer broke the protocol: {error}", orderly=False)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            self._end(faults.reading(error), orderly=False)
+        except Exception:
+            log.exception("internal error on the link with %s", self.peer)
+            self._end("an internal error on this node; its log has the details", orderly=False)
+
+    def _read(self) -> None:
+        view = self._owner.hub.view
+        budget = _TURN_BYTES
+        while budget > 0:
+            count = self._sock.recv_into(view, READ_BUFFER_BYTES)
+            if not count:
+                broken = self._decoder.mid_message
+                self._end(
+                    "the peer closed the connection" + (" in the middle of a frame" if broken else ""),
+                    orderly=not broken,
+                )
+                return
+            self.bytes_received += count
+            self.last_received = self._owner.runtime.monotonic()
+            self._take(view[:count])
+            if self.reason is not None or self._paused:
+                return
+            if count < _RECORD:
+                break  # less than a whole record: the watcher fires again if more comes
+            budget -= count
+        if self._sock.pending():
+            self._owner.hub.loop.run_callback(self._readable)
+
+    def _take(self, data: memoryview | bytes) -> None:
+        for frame in self._decoder.feed(data):
+            self.frames_received += 1
+            if frame:
+                self._dispatch(frame)
+                if self.reason is not None:
+                    return
+
+    def _dispatch(self, frame: bytes) -> None:
+        tag = frame[0]
+        if tag == FrameTag.PING:
+            self._post(frames.encode_pong(frame))
+            if self._full():
+                # It pings and does not read. Not reading on is the one answer that costs us nothing.
+                self._paused = True
+                self._read_watcher.stop()
+        elif tag == FrameTag.PONG:
+            self._ponged(frames.decode_pong(frame))
+
+    def _ponged(self, number: int) -> None:
+        known = self._pings.pop(number, None) if self._pings is not None else None
+        if known is None:
+            return
+        sent_at, waiter = known
+        self.rtt = max(0.0, self._owner.runtime.monotonic() - sent_at)
+        if waiter is not None:
+            waiter.set(self.rtt)
+
+    # Writing: in the loop's callbacks, too.
+
+    def _full(self) -> bool:
+        limits = self._owner.config.limits
+        return self._out_bytes >= limits.outbox_bytes or self._out_frames >= limits.outbox_frames
+
+    def _send_ping(self, waiter: AsyncResult[float] | None) -> int:
+        if self._pings is None:
+            self._pings = {}
+        self._ping_number = number = self._ping_number + 1
+        self._pings[number] = (self._owner.runtime.monotonic(), waiter)
+        self._post(frames.encode_ping(number))
+        return number
+
+    def _post(self, frame: bytes) -> None:
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        self._out_frames += 1
+        if not self._wake_armed:
+            self._wake_armed = True
+            self._owner.hub.loop.run_callback(self._flush)
+
+    def _flush(self) -> None:
+        self._wake_armed = False
+        if self.reason is None:
+            self._guarded(self._write)
+
+    def _write(self) -> None:
+        budget = _TURN_BYTES
+        while self._sending or self._out:
+            if not self._sending:
+                self._sending = b"".join(self._out)
+                self.frames_sent += len(self._out)
+                self._out.clear()
+                self._sent = self._out_frames = 0
+            count = self._sock.send(self._sending[self._sent : self._sent + _RECORD])
+            if count:
+                self._sent += count
+                self.bytes_sent += count
+                self._out_bytes = max(0, self._out_bytes - count)
+                if self._sent == len(self._sending):
+                    self._sending = b""
+                budget -= count
+            if not count or (budget <= 0 and (self._sending or self._out)):
+                self._await_writable()
+                return
+        if self._write_watcher is not None:
+            self._write_watcher.stop()
+        if self._paused:
+            self._paused = False
+            self._read_watcher.start(self._readable)
+            self._owner.hub.loop.run_callback(self._readable)
+
+    def _await_writable(self) -> None:
+        # While the watcher is active, run_callback is not needed: arming it would flush twice.
+        self._wake_armed = True
+        if self._write_watcher is None:
+            self._write_watcher = self._owner.hub.loop.io(self._sock.fileno(), _WRITE)
+        if not self._write_watcher.active:
+            self._write_watcher.start(self._flush)
+
+    # The end.
+
+    def _end(self, reason: str, *, orderly: bool) -> None:
+        """Close once. The first reason stands."""
+        if self.reason is not None:
+            return
+        _ = self.local_address  # the last moment at which it can be asked for
+        with contextlib.suppress(OSError, ValueError):
+            if orderly:
+                self._write()
+        self.reason = reason
+        for watcher in (self._read_watcher, self._write_watcher):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._write_watcher = None
+        with contextlib.suppress(OSError, ValueError):
+            if orderly:
+                self._sock.unwrap()  # one attempt; the socket never waits
+        self._sock.close()
+        self._out.clear()
+        self._sending = b""
+        self._out_bytes = self._out_frames = 0
+        pings, self._pings = self._pings, None
+        for _sent_at, waiter in (pings or {}).values():
+            if waiter is not None:
+                waiter.set_exception(SessionClosed(self.peer, reason))
+        self._owner.session_ended(self)
+
+
+def _address(address: tuple[Any, ...] | None) -> str:
+    return str(Address(str(address[0]), int(address[1]))) if address else "unknown"

@@ -1,0 +1,155 @@
+"""TLS: contexts, the ephemeral certificate, and what a finished TLS handshake must look like.
+
+TLS encrypts; it does not tell who is there. The certificate is made afresh at every start and nobody
+validates it: the bound handshake proves, with the cookie, that both ends saw the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import gevent.socket
+import gevent.ssl
+
+ALPN = "snowgreen/1"
+#: The same for every node: a name here would tell an onlooker who is being dialed.
+SNI = "snowgreen"
+_VALIDITY = datetime.timedelta(days=3650)
+_BACKDATED = datetime.timedelta(days=1)  # for peers that do check, and whose clocks are behind
+
+
+class Certificate(NamedTuple):
+    """A certificate and its key, in PEM, and what identifies the certificate in the handshake."""
+
+    pem: bytes
+    #: SHA-256 of the DER form.
+    fingerprint: bytes
+
+    def __repr__(self) -> str:
+        return f"<Certificate {self.fingerprint.hex()[:16]}…>"
+
+
+class ServerTLS(NamedTuple):
+    """What a listener presents."""
+
+    context: gevent.ssl.SSLContext
+    fingerprint: bytes
+
+
+def ephemeral_certificate(now: datetime.datetime) -> Certificate:
+    """A fresh ECDSA P-256 key and a certificate signed by itself. Its subject names nobody."""
+    # Only a node that listens pays for this import.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, SNI)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + _VALIDITY)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SNI)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    return Certificate(pem + private, hashlib.sha256(der).digest())
+
+
+def server_tls(certificate: Certificate) -> ServerTLS:
+    """A listener's context around `certificate`."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    with _as_file(certificate.pem) as path:
+        context.load_cert_chain(path)
+    # Sessions are not resumed, so a ticket would only cost the listener 12% of the handshake.
+    context.num_tickets = 0
+    return ServerTLS(context, certificate.fingerprint)
+
+
+@functools.cache
+def client_context() -> gevent.ssl.SSLContext:
+    """The dialers' context: one for the process, because one costs 20 KB and they are all alike."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the bound handshake authenticates the certificate instead
+    return context
+
+
+def no_delay(sock: gevent.socket.socket) -> None:
+    """Send small frames at once: what can be coalesced the outbox has coalesced already."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def wrap_server(sock: gevent.socket.socket, server: ServerTLS) -> gevent.ssl.SSLSocket:
+    """`sock` as the server's end, its handshake still to be done. `sock` itself is spent."""
+    return server.context.wrap_socket(
+        sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+    )
+
+
+def wrap_client(sock: gevent.socket.socket) -> gevent.ssl.SSLSocket:
+    """`sock` as the client's end, its handshake still to be done. `sock` itself is spent."""
+    return client_context().wrap_socket(
+        sock, server_hostname=SNI, do_handshake_on_connect=False, suppress_ragged_eofs=False
+    )
+
+
+def peer_fingerprint(sock: gevent.ssl.SSLSocket) -> bytes:
+    """SHA-256 of the certificate the other end presented; empty if it presented none."""
+    der = sock.getpeercert(True)
+    return hashlib.sha256(der).digest() if der else b""
+
+
+def alpn_problem(sock: gevent.ssl.SSLSocket, *, classic: bool) -> str | None:
+    """What is wrong with the application protocol agreed on, if anything.
+
+    Python's ssl goes on in silence where the two sides have none in common, so each side looks.
+
+    :param classic: whether a peer without ALPN may be a classic one.
+    """
+    chosen = sock.selected_alpn_protocol()
+    if chosen == ALPN or (chosen is None and classic):
+        return None
+    return f"the other end did not agree on the application protocol {ALPN} (ALPN): it is no snowgreen node"
+
+
+def _context(protocol: int) -> gevent.ssl.SSLContext:
+    context = gevent.ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([ALPN])
+    return context
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """A path that leads to `content` while the block runs: load_cert_chain takes nothing else.
+
+    Where the system can, the bytes never reach a file system.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("snowgreen", os.MFD_CLOEXEC)
+        with open(descriptor, "wb", buffering=0) as file:
+            file.write(content)
+            yield f"/proc/self/fd/{descriptor}"
+        return
+    with tempfile.NamedTemporaryFile(prefix="snowgreen-") as named:  # mode 0600
+        named.write(content)
+        named.flush()
+        yield named.name

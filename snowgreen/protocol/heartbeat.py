@@ -1,0 +1,58 @@
+"""When to ping a silent peer, and when to give it up (specification, section 4).
+
+Any byte received counts as life. All times are seconds on one monotonic clock, passed in.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Verdict(enum.Enum):
+    """What a look at one session says."""
+
+    QUIET = "nothing to do"
+    PING = "ping it"
+    SILENT = "no answer to a ping"
+    STUCK = "no progress inside a frame"
+
+
+class Pulse(NamedTuple):
+    """The three durations a node is configured with, in seconds."""
+
+    interval: float
+    timeout: float
+    frame_timeout: float
+
+
+def poll(
+    now: float,
+    *,
+    last_received: float,
+    pinged_at: float | None,
+    mid_frame: bool,
+    pulse: Pulse,
+    grace: bool = False,
+) -> Verdict:
+    """Judge one session.
+
+    :param last_received: when its last byte came, or when it was established.
+    :param pinged_at: when it was last pinged for its silence, None if it was not.
+    :param mid_frame: whether a frame has begun and not ended.
+    :param grace: our own loop was stalled, so that bytes may have come that we did not read yet:
+        nobody is given up for it, but pinged once more.
+    """
+    silent = now - last_received
+    if mid_frame and silent >= pulse.frame_timeout:
+        return Verdict.QUIET if grace else Verdict.STUCK
+    if pinged_at is not None and pinged_at > last_received:
+        if now - pinged_at < pulse.timeout:
+            return Verdict.QUIET
+        return Verdict.PING if grace else Verdict.SILENT
+    return Verdict.PING if silent >= pulse.interval else Verdict.QUIET
+
+
+def sweep_interval(pulse: Pulse) -> float:
+    """How often to look, in seconds: often enough to be late by no more than a quarter, at most every 5 s."""
+    return max(0.005, min(5.0, pulse.interval / 4, pulse.timeout / 4, pulse.frame_timeout / 4))

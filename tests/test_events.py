@@ -1,0 +1,70 @@
+"""Events: frozen values, each with a text that a person can read."""
+
+import dataclasses
+import pickle
+import typing
+
+import pytest
+
+from snowgreen.errors import AuthenticationError
+from snowgreen.events import Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
+
+ERROR = AuthenticationError("the cookies differ", peer="bob@h:1")
+
+EVENTS = [
+    (NodeUp("bob@h:1", 7, "bound", True, 1.5), "bob@h:1 is up (dialed, bound)"),
+    (NodeUp("bob@h:1", None, "classic", False, 1.5), "bob@h:1 is up (accepted, classic)"),
+    (NodeDown("bob@h:1", 7, "no answer to a ping", 1.5), "bob@h:1 is down: no answer to a ping"),
+    (HandshakeFailed(None, "h:1", True, ERROR, 1.5), "link to h:1 failed: the cookies differ"),
+    (
+        HandshakeFailed("bob@h:1", "10.0.0.1:7", False, ERROR, 1.5),
+        "link from 10.0.0.1:7, which claims to be bob@h:1 failed: the cookies differ",
+    ),
+    (EventsDropped(3), "3 events were dropped: this subscriber reads too slowly"),
+]
+every_event = pytest.mark.parametrize(("event", "text"), EVENTS)
+
+
+@every_event
+def test_an_event_reads_as_a_sentence(event, text):
+    """str() says who, what and why, and marks what was only claimed."""
+    assert str(event) == text
+
+
+@every_event
+def test_an_event_is_frozen_and_closed(event, text):
+    """A subscriber cannot change what the next one sees, nor hang anything on it."""
+    for item in dataclasses.fields(event):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(event, item.name, None)
+    assert not hasattr(event, "__dict__")
+
+
+@every_event
+def test_an_event_is_a_value(event, text):
+    """Equal content is an equal event, usable in a set."""
+    twin = dataclasses.replace(event)
+    assert twin == event
+    assert hash(twin) == hash(event)
+    assert twin is not event
+
+
+@pytest.mark.parametrize("event", [event for event, _ in EVENTS if not isinstance(event, HandshakeFailed)])
+def test_an_event_survives_pickling(event):
+    """Events can be handed to another process."""
+    assert pickle.loads(pickle.dumps(event)) == event
+
+
+@pytest.mark.parametrize("event", [event for event, _ in EVENTS if isinstance(event, HandshakeFailed)])
+def test_a_failure_survives_pickling_with_its_error(event):
+    """Exceptions have no equality, so it is the error's type, text and peer that must come back."""
+    back = pickle.loads(pickle.dumps(event))
+    assert type(back.error) is AuthenticationError
+    assert str(back.error) == str(event.error)
+    assert back.error.peer == "bob@h:1"
+    assert dataclasses.replace(back, error=ERROR) == event
+
+
+def test_the_union_names_every_event():
+    """A match over `Event` that a type checker calls complete is complete."""
+    assert set(typing.get_args(Event)) == {type(event) for event, _ in EVENTS}
