@@ -1,5 +1,7 @@
 """Trusted links between Python processes under gevent."""
 
+import logging
+
 from ._version import __version__
 from .config import Config, Limits
 from .cookie import Cookie
@@ -30,6 +32,9 @@ from .link.bus import Subscription
 from .link.session import Session
 from .node import Node
 from .protocol.messages import RejectCode
+
+# A library stays silent until its user sets logging up.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "AuthenticationError",

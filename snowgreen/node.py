@@ -49,6 +49,11 @@ class Node:
     started in.
     """
 
+    # On the class, so that a node whose arguments were refused can still be shown.
+    _endpoint: Endpoint | None = None
+    _dialer: Dialer | None = None
+    _listener: Listener | None = None
+
     def __init__(
         self,
         name: str | None = None,
@@ -77,9 +82,6 @@ class Node:
         self._cookie = secret
         self._classic = classics
         self._bus = Bus(self._config.event_queue)
-        self._endpoint: Endpoint | None = None
-        self._dialer: Dialer | None = None
-        self._listener: Listener | None = None
 
     # Life.
 
@@ -195,7 +197,7 @@ class Node:
 
     def __repr__(self) -> str:
         if self._endpoint is None:
-            return f"<Node {self.name} not started>"
+            return f"<Node {self.name if hasattr(self, '_requested') else 'without a name'} not started>"
         where = f"listening on {self.address}" if self._listener is not None else "dial-only"
         return f"<Node {self.name} {where}, {len(self.sessions)} sessions>"
 

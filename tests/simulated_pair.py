@@ -26,6 +26,7 @@ from snowgreen.protocol.handshake import (
 )
 from snowgreen.protocol.keys import LinkKeys, Secrets
 from snowgreen.protocol.messages import Tag
+from snowgreen.protocol.wire import MAX_FRAME
 
 ALICE = Identity("alice@127.0.0.1:9001", 0x0198F3A1B2C30001, 1, 0b101)
 BOB = Identity("bob@127.0.0.1:9002", 0x0198F3A1B2C40002, 1, 0b011)
@@ -179,6 +180,10 @@ class Outcome:
                 assert (peer.incarnation, peer.capabilities) == (identity.incarnation, identity.capabilities)
             else:
                 assert (peer.incarnation, peer.capabilities) == (None, 0)
+            counters = (None, None)
+            if form is Form.BOUND and isinstance(there.machine, Initiator):
+                counters = there.machine.epoch, there.machine.attempt
+            assert (peer.epoch, peer.attempt) == counters
             assert here.sent == there.arrived, "nobody tampered, so what arrived is what was sent"
             assert here.machine.finished
 
@@ -225,6 +230,7 @@ def run_pair(
             assert here.result is None
             here.result = step
             if isinstance(step, Established):
+                step.decoder.limit = MAX_FRAME
                 here.early += step.decoder.feed(b"")
             else:
                 there.closed_by_peer = True

@@ -31,7 +31,10 @@ def test_the_defaults_are_those_of_the_specification():
 def test_every_field_is_checked():
     """No field escapes the checks below: each has a range, or is one of the two that have their own check."""
     unchecked = {
-        item.name for cls in (Config, Limits) for item in dataclasses.fields(cls) if "low" not in item.metadata
+        item.name
+        for cls in (Config, Limits)
+        for item in dataclasses.fields(cls)
+        if "low" not in item.metadata
     }
     assert unchecked == {"allow_weak_cookie", "limits"}
 
@@ -76,13 +79,13 @@ def test_counts_are_whole(cls, item):
         assert getattr(cls(**{item.name: value}), item.name) == value
 
 
-@every_number
 @pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000], ids=["1e400", "-1e400", "1e5000"])
-def test_a_number_beyond_every_float_is_refused_like_any_other(cls, item, value):
+def test_a_number_beyond_every_float_is_refused_like_any_other(value):
     """Only the documented error leaves the check, however large the number."""
-    with pytest.raises(ConfigurationError) as caught:
-        cls(**{item.name: value})
-    assert caught.value.argument == item.name
+    for cls, item in NUMBERS:
+        with pytest.raises(ConfigurationError) as caught:
+            cls(**{item.name: value})
+        assert caught.value.argument == item.name
 
 
 def test_the_message_tells_the_range_in_full_digits():

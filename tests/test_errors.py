@@ -54,7 +54,11 @@ SAMPLES = [
         )
         for sample in (
             (cls("went wrong"), "went wrong", {"problem": "went wrong", "peer": None}),
-            (cls("went wrong", peer="b@h:1"), "b@h:1: went wrong", {"problem": "went wrong", "peer": "b@h:1"}),
+            (
+                cls("went wrong", peer="b@h:1"),
+                "b@h:1: went wrong",
+                {"problem": "went wrong", "peer": "b@h:1"},
+            ),
         )
     ),
     (Rejected("no", code=16), "no", {"problem": "no", "code": 16, "peer": None}),

@@ -15,10 +15,10 @@ EVENTS = [
     (NodeUp("bob@h:1", 7, "bound", True, 1.5), "bob@h:1 is up (dialed, bound)"),
     (NodeUp("bob@h:1", None, "classic", False, 1.5), "bob@h:1 is up (accepted, classic)"),
     (NodeDown("bob@h:1", 7, "no answer to a ping", 1.5), "bob@h:1 is down: no answer to a ping"),
-    (HandshakeFailed(None, "h:1", True, ERROR, 1.5), "link to h:1 failed: the cookies differ"),
+    (HandshakeFailed(None, "h:1", True, ERROR, 1.5), "the link to h:1 failed: the cookies differ"),
     (
         HandshakeFailed("bob@h:1", "10.0.0.1:7", False, ERROR, 1.5),
-        "link from 10.0.0.1:7, which claims to be bob@h:1 failed: the cookies differ",
+        "the link from 10.0.0.1:7, which claims to be bob@h:1, failed: the cookies differ",
     ),
     (EventsDropped(3), "3 events were dropped: this subscriber reads too slowly"),
 ]

@@ -250,7 +250,9 @@ def test_a_bad_address_is_refused_with_its_defect(place):
     assert not isinstance(caught.value, InvalidName)
 
 
-@pytest.mark.parametrize("text", ["h\n", "h:1\n", "h\x00", "hé", "h:\u0661", " h", "x" * 4000, "[" + ":" * 4000 + "]"])
+@pytest.mark.parametrize(
+    "text", ["h\n", "h:1\n", "h\x00", "hé", "h:\u0661", " h", "x" * 4000, "[" + ":" * 4000 + "]"]
+)
 def test_an_address_with_foreign_characters_is_refused_and_shown_escaped(text):
     """What is no address raises the one documented error, whose text is short and printable."""
     with pytest.raises(ConfigurationError) as caught:

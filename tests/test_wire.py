@@ -5,10 +5,11 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_pair import byte_by_byte, framed, in_pieces, whole
 
 from snowgreen.protocol import wire
 from snowgreen.protocol.wire import Decoder, TooLong, lp, pack
+
+from .simulated_pair import byte_by_byte, framed, in_pieces, whole
 
 PAYLOADS = [b"first", b"", b"\x00", b"x" * 300, b"", b"last"]
 STREAM = b"".join(map(framed, PAYLOADS))

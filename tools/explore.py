@@ -7,10 +7,10 @@ the trace it prints for a broken invariant is a shortest one.
 
 The world. A connection is FIFO in each direction. Whoever closes it forgets it at once, and the other
 side finds a FIN behind what was in flight. A cut loses what was in flight, and each side notices in
-its own time (a missed heartbeat, a handshake deadline, an EOF). A restart takes the node's memory and
-its ends of all connections; what it sent before may still arrive, or is lost when the other side
-notices. An own dial that stands COMMITTED to a dead connection may reach its 3 s at any time; that a
-living one does is a fault of its own (an expiry).
+its own time (heartbeat, handshake deadline, EOF). A restart takes the node's memory and its ends of
+all connections; what it sent before arrives still, or is lost when the other side notices. A dial
+COMMITTED on a dead connection may reach its 3 s at any time; that one does on a living connection is
+a fault of its own (an expiry).
 
 What is checked.
 
@@ -21,32 +21,36 @@ I2  No step replaces a registered link by one to an older life of the peer (cloc
 I3  Without faults no registered link is ever replaced or lost; with I1: each node registers once.
 I4  A dial is not refused as DUPLICATE by the acceptor's link if, when the dial began, the dialer's
     end of that link was gone already, in whichever of its lives it had held it.
-I5  From every state where nothing is in flight, no handshake is open and a node is without a link,
-    that node (or both) dials: every fault-free order of that leads to I1. Links that are dead but
-    unnoticed stay so, except where the rule asks for a probe. Where clocks go back one such round may
-    fail, if the next one succeeds.
+I5  Whenever nothing is in flight and no handshake is open, a node without a link (or both) dials:
+    every fault-free order of that leads to I1. Links that are dead but unnoticed stay so, unless the
+    rule asks for a probe. Where clocks go back one such round may fail if the next one succeeds.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import click
 from faulty_rules import RULES, Rule
 
 from snowgreen.protocol.messages import RejectCode
-from snowgreen.protocol.pairing import COMMIT_TIMEOUT, Admit, Candidate, Commit, Decline, Dial, Pair
+from snowgreen.protocol.pairing import COMMIT_TIMEOUT, Admit, Candidate, Commit, Decline, Dial, Pair, UseLink
 
 #: The incarnation of a first life. A later one counts up from it, or down where the clock went back.
 FIRST_LIFE: Final = 100
 #: Room for the attempts of one life inside a token.
 ATTEMPTS: Final = 100
-#: Dials in one round of recovery.
-ROUND_DIALS: Final = 2
+
+
+#: An invariant, and how it is broken.
+Broken: TypeAlias = tuple[str, str] | None
+
+
+_NAMES: Final = "AB"
+_T = TypeVar("_T")
 
 
 class Node(NamedTuple):
@@ -104,8 +108,7 @@ class Step(NamedTuple):
     token: int | None
     outcome: object
     state: State
-    #: The invariant that this step breaks, and how.
-    broken: tuple[str, str] | None = None
+    broken: Broken = None
 
 
 class Violation(NamedTuple):
@@ -117,7 +120,7 @@ class Violation(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an exploration came to. `complete`: it saw every state there is."""
+    """What an exploration came to; complete, if it saw every state there is."""
 
     states: int
     seconds: float
@@ -130,13 +133,11 @@ class Draft:
 
     def __init__(self, state: State) -> None:
         self.nodes = list(state.nodes)
+        self.pairs = [node.pair for node in state.nodes]
         self.conns = {conn.token: conn for conn in state.conns}
         self.left = state.left
         self.rounds = state.rounds
-
-    def set_pair(self, node: int, pair: Pair) -> None:
-        """Give `node` the pair that a decision came to."""
-        self.nodes[node] = self.nodes[node]._replace(pair=pair)
+        self.broken: Broken = None
 
     def send(self, node: int, token: int, message: str) -> None:
         """From `node`, unless nobody can ever receive it."""
@@ -148,9 +149,8 @@ class Draft:
         """`node` no longer holds its end, and whatever travels to it is lost."""
         conn = self.conns[token]
         if conn.held[1 - node]:
-            self.conns[token] = conn._replace(
-                held=_put(conn.held, node, False), inbox=_put(conn.inbox, node, ())
-            )
+            held, inbox = _put(conn.held, node, False), _put(conn.inbox, node, ())
+            self.conns[token] = conn._replace(held=held, inbox=inbox)
         else:
             del self.conns[token]
 
@@ -162,11 +162,12 @@ class Draft:
 
     def freeze(self) -> State:
         """The state that came of it."""
-        conns = (self.conns[token] for token in sorted(self.conns))
-        pruned = (
-            c._replace(lost=tuple(t for t in c.lost if t in self.conns)) if c.lost else c for c in conns
-        )
-        return State((self.nodes[0], self.nodes[1]), tuple(pruned), self.left, self.rounds)
+        conns = [self.conns[token] for token in sorted(self.conns)]
+        for i, conn in enumerate(conns):
+            if conn.lost:
+                conns[i] = conn._replace(lost=tuple(token for token in conn.lost if token in self.conns))
+        a, b = (node._replace(pair=pair) for node, pair in zip(self.nodes, self.pairs, strict=True))
+        return State((a, b), tuple(conns), self.left, self.rounds)
 
 
 class World:
@@ -182,8 +183,10 @@ class World:
         yield from self._dials(state)
         for conn in state.conns:
             for node in (0, 1):
-                if conn.inbox[node]:
-                    yield from self._deliver(state, conn, node)
+                if conn.inbox[node][:1] == ("REPLY",):
+                    yield from self._proved(state, conn, node)
+                elif conn.inbox[node]:
+                    yield self._deliver(state, conn, node)
                 if conn.held[node] and conn.dead and (conn.probed or not state.rounds):
                     yield self._notice(state, conn, node)
             if state.left.cuts and not conn.dead:
@@ -194,34 +197,29 @@ class World:
                 if self.clock_back:
                     yield self._restart(state, node, -1)
 
-    def fault(self, state: State) -> str | None:
+    def fault(self, state: State) -> Broken:
         """The invariant that this state itself breaks, by how it stands at rest."""
-        if any(conn.inbox != ((), ()) for conn in state.conns):
+        if _busy(state) or _linked(state):
             return None
         if state.rounds:
-            probing = any(conn.probed for conn in state.conns)
-            if probing or _linked(state) or (state.rounds > 1 and any(self._dials(state))):
-                return None
-            return "I5"
-        if any(conn.dead for conn in state.conns) or _linked(state):
+            again = state.rounds > 1 and any(self._dials(state))
+            return None if again else ("I5", "a round of recovery came to rest, and the two are not linked")
+        idle = not state.conns and all(node.pair.idle for node in state.nodes)
+        if any(conn.dead for conn in state.conns) or (idle and (self._faulted(state) or state == self.start)):
             return None
-        empty = not state.conns and all(node.pair.idle for node in state.nodes)
-        return None if empty and (self._faulted(state) or state == self.start) else "I1"
+        return "I1", "this is at rest, and the two are not linked as they should be"
 
     def _faulted(self, state: State) -> bool:
         return state.left[1:] != self.start.left[1:]
 
     def _dials(self, state: State) -> Iterator[Step]:
-        left, rounds, what = state.left, state.rounds, "dials"
-        resting = not any(conn.inbox != ((), ()) or conn.probed for conn in state.conns)
-        if resting and rounds != 1 and _no_handshakes(state) and (rounds or self._faulted(state)):
-            # A round of recovery begins, beside whatever else may come.
+        left, rounds = state.left, state.rounds
+        for node in (0, 1) if left.dials else ():
+            yield from self._dial(state, node, left, rounds, "dials")
+        if rounds != 1 and (rounds or self._faulted(state)) and not _busy(state) and _no_handshakes(state):
             rounds = rounds - 1 if rounds else 1 + self.clock_back
             for node in (0, 1):
-                yield from self._dial(state, node, Left(ROUND_DIALS), rounds, "at rest without a link: dials")
-        if left.dials:
-            for node in (0, 1):
-                yield from self._dial(state, node, left, state.rounds, what)
+                yield from self._dial(state, node, Left(dials=2), rounds, "recovers: dials")
 
     def _dial(self, state: State, node: int, left: Left, rounds: int, what: str) -> Iterator[Step]:
         me = state.nodes[node]
@@ -230,7 +228,7 @@ class World:
         if not isinstance(decision, Dial):
             return  # nothing happens, and it costs nothing
         draft = Draft(state)
-        draft.set_pair(node, pair)
+        draft.pairs[node] = pair
         draft.left, draft.rounds = left._replace(dials=left.dials - 1), rounds
         lost = tuple(conn.token for conn in state.conns if not conn.held[node])
         lives = (state.nodes[0].incarnation, state.nodes[1].incarnation)
@@ -238,14 +236,10 @@ class World:
         draft.send(node, token, "NAME")
         yield self._step(state, draft, f"{_NAMES[node]} {what}", token, decision)
 
-    def _deliver(self, state: State, conn: Conn, node: int) -> Iterator[Step]:
+    def _deliver(self, state: State, conn: Conn, node: int) -> Step:
         message = conn.inbox[node][0]
-        what = f"{_NAMES[node]} receives {message}"
-        if message == "REPLY":
-            yield from self._proved(state, conn, node, what)
-            return
         draft, token, pair = _received(state, conn, node), conn.token, state.nodes[node].pair
-        outcome: object = None
+        outcome: Commit | UseLink | Admit | Decline | None = None
         if message == "NAME":
             draft.send(node, token, "CHALLENGE")
         elif message == "CHALLENGE":
@@ -261,82 +255,72 @@ class World:
         else:  # REJECT or FIN
             pair = self.rule.ended(pair, token)
             draft.close(node, token)
-        draft.set_pair(node, pair)
-        yield self._step(state, draft, what, token, outcome)
+        draft.pairs[node] = pair
+        return self._step(state, draft, f"{_NAMES[node]} receives {message}", token, outcome)
 
-    def _proved(self, state: State, conn: Conn, node: int, what: str) -> Iterator[Step]:
-        pair, candidate = state.nodes[node].pair, _candidate(conn, node)
+    def _proved(self, state: State, conn: Conn, node: int) -> Iterator[Step]:
+        what, pair, candidate = (
+            f"{_NAMES[node]} receives REPLY",
+            state.nodes[node].pair,
+            _candidate(conn, node),
+        )
         in_time = self.rule.proved(pair, candidate, 0.0)
-        yield self._admission(state, conn, node, in_time, what)
-        late = self.rule.proved(pair, candidate, COMMIT_TIMEOUT)
-        if late == in_time or pair.own is None:
-            return
-        hopeless = all(c.dead for c in state.conns if c.token == pair.own.token)
-        if hopeless or state.left.expiries:
-            left = state.left if hopeless else state.left._replace(expiries=state.left.expiries - 1)
-            state = state._replace(left=left)
-            yield self._admission(state, conn, node, late, f"{what}, 3 s after its own REPLY")
+        yield self._decided(state, conn, node, in_time, what)
+        late, left = self.rule.proved(pair, candidate, COMMIT_TIMEOUT), state.left
+        price = any(pair.own and c.token == pair.own.token and not c.dead for c in state.conns)
+        if late != in_time and left.expiries >= price:
+            state = state._replace(left=left._replace(expiries=left.expiries - price))
+            yield self._decided(state, conn, node, late, f"{what}, 3 s after its own REPLY")
 
-    def _admission(
-        self, state: State, conn: Conn, node: int, decided: tuple[Pair, object], what: str
-    ) -> Step:
-        pair, decision = decided
-        draft, token, broken = _received(state, conn, node), conn.token, None
+    def _decided(self, state: State, conn: Conn, node: int, by: tuple[Pair, object], what: str) -> Step:
+        pair, decision = by
+        draft, token = _received(state, conn, node), conn.token
         draft.conns[token] = draft.conns[token]._replace(lost=())
-        draft.set_pair(node, pair)
+        draft.pairs[node] = pair
         if isinstance(decision, Admit):
             draft.send(node, token, "ACK")
             for loser in decision.close:
                 draft.close(node, loser)
-        else:
-            assert isinstance(decision, Decline), "only a classic peer is answered by a probe alone"
+        elif isinstance(decision, Decline):  # no peer here is a classic one, so there is no bare Probe
             draft.send(node, token, f"REJECT {decision.code.name}")
             draft.close(node, token)
             link = pair.link.token if pair.link is not None else None
             if decision.code is RejectCode.DUPLICATE and link in conn.lost:
-                broken = ("I4", f"refused for link {_called(link)}, which its dialer had lost before")
+                draft.broken = ("I4", f"refused for link {_called(link)}, which its dialer had lost before")
             if decision.probe and link in draft.conns and draft.conns[link].dead and state.rounds:
                 draft.conns[link] = draft.conns[link]._replace(probed=True)
-        return self._step(state, draft, what, token, decision, broken)
+        return self._step(state, draft, what, token, decision)
 
     def _notice(self, state: State, conn: Conn, node: int) -> Step:
         draft = Draft(state)
         draft.drop(node, conn.token)
-        draft.set_pair(node, self.rule.ended(state.nodes[node].pair, conn.token))
+        draft.pairs[node] = self.rule.ended(state.nodes[node].pair, conn.token)
         how = "probes, and finds dead," if conn.probed else "notices the death of"
-        return self._step(state, draft, f"{_NAMES[node]} {how}", conn.token, None)
+        return self._step(state, draft, f"{_NAMES[node]} {how}", conn.token)
 
     def _cut(self, state: State, conn: Conn) -> Step:
         draft = Draft(state)
         draft.conns[conn.token] = conn._replace(dead=True, inbox=((), ()))
         draft.left = state.left._replace(cuts=state.left.cuts - 1)
-        return self._step(state, draft, "cut", conn.token, None)
+        return self._step(state, draft, "cut", conn.token)
 
     def _restart(self, state: State, node: int, direction: int) -> Step:
-        draft = Draft(state)
-        life = state.nodes[node].life + 1
-        draft.nodes[node] = Node(FIRST_LIFE + direction * life, life)
+        draft, life = Draft(state), state.nodes[node].life + 1
+        draft.nodes[node], draft.pairs[node] = Node(FIRST_LIFE + direction * life, life), Pair()
         for conn in state.conns:
+            draft.conns[conn.token] = conn._replace(dead=True)
             if conn.held[node]:
-                draft.conns[conn.token] = conn._replace(dead=True)
                 draft.drop(node, conn.token)
         draft.left = state.left._replace(restarts=state.left.restarts - 1)
-        how = "restarts" if direction > 0 else "restarts with its clock gone back"
-        return self._step(state, draft, f"{_NAMES[node]} {how}", None, None)
+        how = "" if direction > 0 else " with its clock gone back"
+        return self._step(state, draft, f"{_NAMES[node]} restarts{how}")
 
     def _step(
-        self,
-        before: State,
-        draft: Draft,
-        what: str,
-        token: int | None,
-        outcome: object,
-        broken: tuple[str, str] | None = None,
+        self, before: State, draft: Draft, what: str, token: int | None = None, outcome: object = None
     ) -> Step:
-        after = draft.freeze()
+        after, broken = draft.freeze(), draft.broken
         for node in (0, 1):
-            was, now = before.nodes[node], after.nodes[node]
-            old, new = was.pair.link, now.pair.link
+            old, new = before.nodes[node].pair.link, after.nodes[node].pair.link
             if broken or old is None or new == old:
                 continue
             if new is not None and not self.clock_back and (new.incarnation or 0) < (old.incarnation or 0):
@@ -351,29 +335,18 @@ def explore(world: World, *, max_states: int | None = None) -> Result:
     began = time.monotonic()
     came_from: dict[State, State | None] = {world.start: None}
     waiting = deque([world.start])
-    while waiting:
+    while waiting and (max_states is None or len(came_from) < max_states):
         state = waiting.popleft()
         for step in world.steps(state):
             broken = step.broken
-            if broken is None:
-                if step.state in came_from:
-                    continue
-                after = step.state
-                came_from[after] = state
-                waiting.append(after)
-                invariant = world.fault(after)
-                broken = (invariant, "so it stands at rest") if invariant else None
+            if broken is None and step.state not in came_from:
+                came_from[step.state] = state
+                waiting.append(step.state)
+                broken = world.fault(step.state)
             if broken is not None:
-                trace = _trace(world, came_from, state, step)
-                found = Violation(*broken, trace)
+                found = Violation(*broken, _trace(world, came_from, state, step))
                 return Result(len(came_from), time.monotonic() - began, False, found)
-        if max_states is not None and len(came_from) >= max_states:
-            return Result(len(came_from), time.monotonic() - began, False, None)
-    return Result(len(came_from), time.monotonic() - began, True, None)
-
-
-_NAMES: Final = "AB"
-_T = TypeVar("_T")
+    return Result(len(came_from), time.monotonic() - began, not waiting, None)
 
 
 def _put(both: tuple[_T, _T], node: int, value: _T) -> tuple[_T, _T]:
@@ -391,17 +364,21 @@ def _candidate(conn: Conn, node: int) -> Candidate:
     return Candidate(conn.token, conn.lives[1 - node], conn.epoch, conn.initiator == 0, conn.attempt)
 
 
+def _busy(state: State) -> bool:
+    """Whether anything is in flight, or under a probe."""
+    return any(conn.inbox != ((), ()) or conn.probed for conn in state.conns)
+
+
 def _linked(state: State) -> bool:
     """Whether both hold the same live link between their current lives, and nothing besides."""
-    if len(state.conns) != 1:
-        return False
-    conn, (a, b) = state.conns[0], state.nodes
-    return (
+    a, b = state.nodes
+    return len(state.conns) == 1 and all(
         conn.held == (True, True)
         and not conn.dead
         and conn.lives == (a.incarnation, b.incarnation)
         and a.pair[:2] == (_candidate(conn, 0), None)
         and b.pair[:2] == (_candidate(conn, 1), None)
+        for conn in state.conns
     )
 
 
@@ -412,7 +389,7 @@ def _no_handshakes(state: State) -> bool:
 
 
 def _called(token: int) -> str:
-    """A connection's name: who dialed it, that dialer's how manieth attempt, one prime for each restart."""
+    """A connection's name: who dialed it, in which attempt; primes count that node's restarts before it."""
     number, node = divmod(token, 2)
     life, attempt = divmod(number, ATTEMPTS)
     return f"{_NAMES[node]}{attempt}" + "'" * life
@@ -421,7 +398,7 @@ def _called(token: int) -> str:
 def _trace(world: World, came_from: dict[State, State | None], state: State, last: Step) -> tuple[str, ...]:
     """The steps that led to `state`, and `last`."""
     path = [last]
-    while (before := came_from[state]) is not None:
+    while before := came_from[state]:
         path.append(next(step for step in world.steps(before) if step.state == state))
         state = before
     return tuple(f"{i:3}. {_told(step)}" for i, step in enumerate(reversed(path), 1))
@@ -429,33 +406,28 @@ def _trace(world: World, came_from: dict[State, State | None], state: State, las
 
 def _told(step: Step) -> str:
     what = step.what if step.token is None else f"{step.what} {_called(step.token)}"
-    if step.outcome is not None:
-        what += f": {type(step.outcome).__name__}"
-        if isinstance(step.outcome, Dial):
-            what += f"(epoch {step.outcome.epoch}, attempt {step.outcome.attempt})"
-        elif isinstance(step.outcome, Decline):
-            what += f"({step.outcome.code.name}{', probe' if step.outcome.probe else ''})"
-        elif isinstance(step.outcome, Admit) and step.outcome.close:
-            what += f", close {', '.join(_called(token) for token in step.outcome.close)}"
+    if isinstance(step.outcome, Admit):
+        what = ", close ".join([f"{what}: Admit", *map(_called, step.outcome.close)])
+    elif step.outcome is not None:
+        what += f": {step.outcome}"
     sides = []
     for name, node in zip(_NAMES, step.state.nodes, strict=True):
         link, own = node.pair.link, node.pair.own
-        holds = f"link {_called(link.token)}" if link else ""
+        holds = [f"link {_called(link.token)}"] if link else []
         if own:
-            holds += f"{' and ' if link else ''}{'own' if own.committed_at is None else 'committed'} "
-            holds += _called(own.token)
-        sides.append(f"{name} {holds or '-'}")
-    return f"{what:<72} | {' | '.join(sides)}"
+            holds.append(f"{'own' if own.committed_at is None else 'committed'} {_called(own.token)}")
+        sides.append(f"{name} {' and '.join(holds) or '-'}")
+    return f"{what:<90} | {' | '.join(sides)}"
 
 
 @click.command()
 @click.option("--rule", "name", type=click.Choice(list(RULES)), default="production", show_default=True)
-@click.option("--dials", type=click.IntRange(1, ATTEMPTS // 2), default=3, show_default=True)
-@click.option("--restarts", default=0, show_default=True, help="Of either node, each into a newer life.")
-@click.option("--cuts", default=0, show_default=True, help="Of any connection.")
-@click.option("--expiries", default=0, show_default=True, help="A dial outlasts its 3 s though it lives.")
+@click.option("--dials", type=click.IntRange(1, ATTEMPTS // 2), default=4, show_default=True)
+@click.option("--restarts", type=click.IntRange(0), default=0, help="Of either node, each into a newer life.")
+@click.option("--cuts", type=click.IntRange(0), default=0, help="Of any connection.")
+@click.option("--expiries", type=click.IntRange(0), default=0, help="A living dial outlasts its 3 s.")
 @click.option("--clock-back", is_flag=True, help="A restart may also come to an older incarnation.")
-@click.option("--max-states", type=int, help="Stop after so many states (exit status 2).")
+@click.option("--max-states", type=click.IntRange(1), help="Stop after so many states (exit status 2).")
 def main(
     name: str, dials: int, restarts: int, cuts: int, expiries: int, clock_back: bool, max_states: int | None
 ) -> None:
@@ -466,11 +438,11 @@ def main(
     if result.violation is not None:
         invariant, how, trace = result.violation
         click.echo("\n".join([*trace, f"VIOLATION of {invariant}: {how}"]))
-        sys.exit(1)
+        raise SystemExit(1)
     if not result.complete:
         click.echo(f"STOPPED EARLY at --max-states {max_states}: no violation so far, nothing is proved")
-        sys.exit(2)
-    click.echo("no violation: every reachable state was visited")
+        raise SystemExit(2)
+    click.echo("no violation in any reachable state")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def converse(
 
 
 def part(sock: gevent.ssl.SSLSocket) -> None:
-    """Close after a REJECT was sent: let it arrive, for at most a second, then close."""
+    """Before closing after a REJECT: let it arrive, for at most a second."""
     quietly = gevent.Timeout(_LINGER_SECONDS, False)  # type: ignore[arg-type]  # False: just end the block
     with contextlib.suppress(OSError, ValueError), quietly:
         sock.settimeout(0.0)
@@ -77,4 +77,3 @@ def part(sock: gevent.ssl.SSLSocket) -> None:
             if not count:
                 break
             left -= count
-    sock.close()

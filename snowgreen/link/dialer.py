@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -16,7 +18,7 @@ from ..protocol.handshake import Challenged, Established, Refused
 from ..protocol.messages import RejectCode
 from ..protocol.pairing import Candidate
 from . import faults, tls
-from .converse import converse, part, secure
+from .converse import converse, secure
 from .deadline import Deadline
 
 if TYPE_CHECKING:
@@ -232,7 +234,7 @@ class _Attempt:
     def _connect(self) -> gevent.socket.socket:
         self.dial.step = f"connecting to {self.dial.address}"
         try:
-            sock = gevent.socket.create_connection(self.dial.address)
+            sock = _tcp(self.dial.address)
             tls.no_delay(sock)
         except OSError as error:
             raise faults.connecting(error, self.dial.key) from error
@@ -274,8 +276,6 @@ class _Attempt:
     def _converse(self, sock: gevent.ssl.SSLSocket, machine: Initiator, step: Step) -> Step:
         step = converse(sock, machine, step)
         if isinstance(step, Refused):
-            if step.send:
-                part(sock)
             raise faults.refusal(step, self.dial.key)
         return step
 
@@ -307,3 +307,19 @@ class _Attempt:
         return self.endpoint.register(
             sock, established, serial=self.serial, initiated=True, remote=remote, node_id=node_id
         )
+
+
+def _tcp(address: Address) -> gevent.socket.socket:
+    """A TCP connection to `address`."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address.host).version == 6 else socket.AF_INET
+    except ValueError:
+        return gevent.socket.create_connection(address)  # a host name: every address it has is tried
+    # A literal address needs no resolver, and with it no turn through gevent's thread pool.
+    sock = gevent.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.connect(tuple(address))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

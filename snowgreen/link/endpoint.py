@@ -105,7 +105,7 @@ class Endpoint:
         remote: tuple[Any, ...],
         node_id: int,
     ) -> Session:
-        """Record an admitted link, send the end of its handshake, and close the one it replaces.
+        """Record an admitted link, close the one it replaces, and send the end of its handshake.
 
         From the decision to admit until this returns, no other greenlet runs.
         """
@@ -113,7 +113,6 @@ class Endpoint:
             self, sock, established, serial=serial, node_id=node_id, initiated=initiated, remote=remote
         )
         replaced = self.table.install(session)
-        session.open(established.send)
         if replaced is not None:
             replaced.close("replaced by a newer link with the same peer")
         log.info("link with %s is up (%s)", session.peer, session.form)
@@ -121,6 +120,8 @@ class Endpoint:
             NodeUp(session.peer, session.incarnation, session.form, initiated, session.connected_at)
         )
         self.on_registered(session)
+        # Last, so that a link which breaks in this very moment goes down after it came up.
+        session.open(established.send)
         return session
 
     def session_ended(self, session: Session) -> None:

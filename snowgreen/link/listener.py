@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import gevent.socket
 from gevent.server import StreamServer
 from greenlet import greenlet
 
 from ..errors import LinkError, SessionError
 from ..names import Address
-from ..protocol.handshake import Form, Proved, Refused
+from ..protocol.handshake import Cause, Form, Proved, Refused
 from ..protocol.messages import RejectCode
 from ..protocol.pairing import Admit, Candidate, Probe
 from . import faults, tls
@@ -21,7 +23,6 @@ from .deadline import Deadline
 from .endpoint import Endpoint
 
 if TYPE_CHECKING:
-    import gevent.socket
     import gevent.ssl
 
     from ..protocol.handshake import Acceptor
@@ -41,6 +42,25 @@ class Listener(StreamServer):
         self.endpoint: Endpoint | None = None
         self._server = server
         self._handlers: set[greenlet] = set()
+
+    @classmethod
+    def get_listener(
+        cls, address: Any, backlog: int | None = None, family: int | None = None
+    ) -> gevent.socket.socket:
+        """Bind and listen; unlike gevent's own, resolve a host name off the hub, and close what fails."""
+        host, port = address
+        found = gevent.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, resolved = found[0]
+        sock = gevent.socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(resolved)
+            sock.listen(cls.backlog if backlog is None else backlog)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     @property
     def bound(self) -> Address:
@@ -78,6 +98,8 @@ class _Inbound:
         self.server = server
         self.address = address
         self.claimed: str | None = None
+        #: A REJECT is on its way to the peer, and wants to arrive.
+        self.rejected = False
 
     def run(self, raw: gevent.socket.socket) -> None:
         endpoint, limits = self.endpoint, self.endpoint.config.limits
@@ -101,6 +123,8 @@ class _Inbound:
             )
         finally:
             if not kept:
+                if self.rejected and sock is not None:
+                    part(sock)
                 (raw if sock is None else sock).close()
 
     def _handshake(self, sock: gevent.ssl.SSLSocket) -> Session | None:
@@ -111,8 +135,10 @@ class _Inbound:
         finally:
             self.claimed = machine.claimed
         if isinstance(step, Refused):
-            if step.send:
-                part(sock)
+            if step.cause is Cause.CLOSED and self._lost_to_another(machine):
+                log.debug("%s withdrew its dial in favour of another link", machine.claimed)
+                return None
+            self.rejected = bool(step.send)
             raise faults.refusal(step, None)
         if not isinstance(step, Proved):
             raise AssertionError(f"an acceptor does not stop at {step!r}")
@@ -121,6 +147,11 @@ class _Inbound:
             self._decline(sock, machine, outcome)
             return None
         return outcome
+
+    def _lost_to_another(self, machine: Acceptor) -> bool:
+        """Whether the peer closed where the pairing rule lets a dialer close, and has cause to."""
+        pair = self.endpoint.table.pair(machine.claimed or "")
+        return machine.withdrawable and not pair.idle
 
     def _decide(self, sock: gevent.ssl.SSLSocket, machine: Acceptor, proved: Proved) -> Session | RejectCode:
         """The peer has proved the cookie: register it, or say with which code to decline."""
@@ -169,7 +200,7 @@ class _Inbound:
         if refused.send:
             with contextlib.suppress(OSError):  # gone already: then it needs no telling
                 sock.sendall(refused.send)
-                part(sock)
+                self.rejected = True
         if code is RejectCode.DUPLICATE:
             # Two dials met, and this one lost: nothing has failed.
             log.debug("a second link from %s was declined", self.claimed)

@@ -221,6 +221,7 @@ class Session:
         self._sock.settimeout(0.0)
         if first:
             self._sending = first
+            self.bytes_sent = -len(first)  # counted from behind the handshake
             self._flush()
         if self.reason is None:
             self._read_watcher.start(self._readable)

@@ -15,7 +15,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gevent.socket
 import gevent.ssl
@@ -99,16 +99,12 @@ def no_delay(sock: gevent.socket.socket) -> None:
 
 def wrap_server(sock: gevent.socket.socket, server: ServerTLS) -> gevent.ssl.SSLSocket:
     """`sock` as the server's end, its handshake still to be done. `sock` itself is spent."""
-    return server.context.wrap_socket(
-        sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
-    )
+    return _wrap(server.context, sock, server_side=True)
 
 
 def wrap_client(sock: gevent.socket.socket) -> gevent.ssl.SSLSocket:
     """`sock` as the client's end, its handshake still to be done. `sock` itself is spent."""
-    return client_context().wrap_socket(
-        sock, server_hostname=SNI, do_handshake_on_connect=False, suppress_ragged_eofs=False
-    )
+    return _wrap(client_context(), sock, server_hostname=SNI)
 
 
 def peer_fingerprint(sock: gevent.ssl.SSLSocket) -> bytes:
@@ -128,6 +124,18 @@ def alpn_problem(sock: gevent.ssl.SSLSocket, *, classic: bool) -> str | None:
     if chosen == ALPN or (chosen is None and classic):
         return None
     return f"the other end did not agree on the application protocol {ALPN} (ALPN): it is no snowgreen node"
+
+
+def _wrap(context: gevent.ssl.SSLContext, sock: gevent.socket.socket, **side: Any) -> gevent.ssl.SSLSocket:
+    # Given a connection that was reset already, gevent's SSLSocket takes its descriptor over and raises
+    # without closing it. So look first; and should the reset fall in between, drop the traceback, which
+    # holds the half-made object: with it the descriptor goes.
+    sock.getpeername()
+    try:
+        return context.wrap_socket(sock, do_handshake_on_connect=False, suppress_ragged_eofs=False, **side)
+    except OSError as error:
+        failure = error.with_traceback(None)
+    raise failure
 
 
 def _context(protocol: int) -> gevent.ssl.SSLContext:

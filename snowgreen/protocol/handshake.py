@@ -485,6 +485,11 @@ class Acceptor(_Machine):
         self._transcript = b""
         self._key_index: int | None = None
 
+    @property
+    def withdrawable(self) -> bool:
+        """Whether an initiator that closed here did no more than withdraw."""
+        return self._challenge_payload != b"" and self._reply is None and not self._decoder.mid_message
+
     def accept(self) -> Established:
         """Go on after :class:`Proved`: the link is wanted."""
         self._move(Move.SEND_ACK)

@@ -1,0 +1,101 @@
+"""``snowgreen cookie``: which cookie nodes take here, without showing it, and how to make a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import click
+
+from .. import cookie as cookies
+from ..cookie import VARIABLE, Cookie
+from .errors import Failure
+from .options import cookie_file_option, fact
+
+# As costly as the key schedule of the protocol: who sees a fingerprint must not be able to try
+# guesses at the cookie faster than who sees a handshake.
+_SCRYPT_N, _SCRYPT_R = 32768, 8
+_SCRYPT_MEMORY = 2 * 128 * _SCRYPT_N * _SCRYPT_R
+
+
+@click.command()
+@click.option("--new", is_flag=True, help="Make a fresh one, 256 random bits, in the cookie file.")
+@click.option("--yes", is_flag=True, help="With --new: replace the cookie that is there without asking.")
+@click.option("--show", is_flag=True, help="Print the cookie itself, too. Mind who can see this screen.")
+@click.option("--path", "only_path", is_flag=True, help="Print the path of the cookie file, and no more.")
+@cookie_file_option
+def cookie(new: bool, yes: bool, show: bool, only_path: bool, cookie_file: Path | None) -> None:
+    """Show which cookie is in use: its source, length and fingerprint, but not the cookie.
+
+    Two machines that print the same fingerprint have the same cookie. What counts is SNOWGREEN_COOKIE
+    if it is set, else the cookie file.
+    """
+    if only_path and (new or show):
+        raise click.UsageError("--path goes with neither --new nor --show")
+    if yes and not new:
+        raise click.UsageError("--yes is for --new")
+    path = cookie_file or cookies.default_path()
+    if only_path:
+        click.echo(path)
+        return
+    from_variable = cookie_file is None and VARIABLE in os.environ
+    if new:
+        _renew(path, yes)
+        if from_variable:
+            click.echo(f"warning: {VARIABLE} is set, and comes before this file", err=True)
+    if from_variable and not new:
+        _report(cookies.find(), None, show)
+        return
+    try:
+        _report(cookies.load(path), path, show)
+    except FileNotFoundError:
+        raise Failure(
+            f"no cookie yet: {path} does not exist; the first node to start makes the one in your config "
+            "directory, and `snowgreen cookie --new` makes one now"
+        ) from None
+
+
+def _renew(path: Path, yes: bool) -> None:
+    exists = os.path.lexists(path)
+    if exists and not yes:
+        click.echo(f"{path} exists. Nodes that have the cookie in it will be refused by those that have")
+        try:
+            sure = click.confirm("the new one, until they have it, too. Replace it?", default=False)
+        except click.Abort:  # nobody is there to answer
+            click.echo()
+            sure = False
+        if not sure:
+            raise Failure(f"{path} was left as it is; --yes replaces it without asking")
+    try:
+        cookies.create(path, replace=exists)
+    except FileExistsError:
+        raise Failure(f"{path} was made by another process just now, and was left as it is") from None
+    if exists:
+        click.echo("A new cookie is in place. Restart every node with it: links that are up stay up, but")
+        click.echo("nodes with the old cookie are refused until they have this one.")
+    else:
+        click.echo("A new cookie is in place. Nodes with another one are refused until they have this one.")
+
+
+def _report(found: Cookie, path: Path | None, show: bool) -> None:
+    fact("source", f"the variable {VARIABLE}" if path is None else "the cookie file")
+    fact("path", "none: the variable comes before the file" if path is None else path)
+    fact("length", f"{len(found.reveal())} bytes")
+    fact("fingerprint", fingerprint(found))
+    if show:
+        fact("cookie", found.reveal().decode("utf-8", "backslashreplace"))
+
+
+def fingerprint(found: Cookie) -> str:
+    """48 bits that tell one cookie from another, and cannot be turned back into it."""
+    digest = hashlib.scrypt(
+        found.reveal(),
+        salt=b"snowgreen cookie fingerprint",
+        n=_SCRYPT_N,
+        r=_SCRYPT_R,
+        p=1,
+        maxmem=_SCRYPT_MEMORY,
+        dklen=6,
+    ).hex()
+    return "-".join(digest[i : i + 4] for i in range(0, len(digest), 4))

@@ -1,0 +1,47 @@
+"""Ctrl-C and ``kill``: taken in the loop, and turned into an orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import gevent
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came. Not an Exception, as KeyboardInterrupt is none."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def on_signal(action: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Within the block, the first SIGINT or SIGTERM calls `action` in a greenlet; later ones do nothing.
+
+    An impatient second Ctrl-C must not cut short the clean end that the first has begun.
+    """
+    taken: list[signal.Signals] = []
+
+    def take(number: signal.Signals) -> None:
+        if not taken:
+            taken.append(number)
+            action(number)
+
+    # Through the loop and not signal.signal, which would raise in the hub and print a traceback.
+    watchers = [gevent.signal_handler(number, take, number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block, SIGINT or SIGTERM raises :class:`Interrupted` in the calling greenlet."""
+    caller = gevent.getcurrent()
+    with on_signal(lambda number: gevent.kill(caller, Interrupted(number))):
+        yield

@@ -1,0 +1,1 @@
+"""snowgreen's tests: one module per module, and real processes under ``system/``."""

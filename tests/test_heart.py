@@ -1,0 +1,141 @@
+"""The sweep: who is pinged, who is given up, and whom our own stall must not condemn. The clock is passed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import snowgreen
+from snowgreen.link.heart import Heart, heart, sweep
+from snowgreen.link.runtime import Runtime
+from tests import raw
+from tests.conftest import MakeNode
+from tests.waiting import until
+
+
+class Clock:
+    """A monotonic clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def silent(make_node: MakeNode) -> Any:
+    """A node on a clock of the test's, and a link whose other end answers nothing by itself."""
+    clock = Clock()
+    config = snowgreen.Config(heartbeat_interval=60, heartbeat_timeout=15)
+    node = make_node(runtime=Runtime(monotonic=clock), config=config)
+    sock, _ = raw.link(node.address)
+    yield node, node.sessions["raw@127.0.0.1:0"], sock, clock
+    sock.close()
+
+
+def test_silence_is_pinged_and_an_answer_keeps_the_link(silent: Any) -> None:
+    """After 60 s of silence one PING goes out; any byte in answer starts the count anew."""
+    node, session, sock, clock = silent
+    clock.now += 59.9
+    sweep(node._endpoint, grace=False)
+    clock.now += 0.1
+    sweep(node._endpoint, grace=False)
+    sweep(node._endpoint, grace=False)
+    ping = raw.read_message(sock)
+    assert ping[4] == 0xF0
+    clock.now += 5
+    sock.sendall(ping.replace(b"\xf0", b"\xf1"))
+    until(lambda: session.last_received == clock.now, "the answer arrived")
+    assert session.rtt == 5
+    clock.now += 59
+    sweep(node._endpoint, grace=False)
+    assert not session.closed
+    assert session.frames_sent == 1
+
+
+def test_an_unanswered_ping_ends_the_link(silent: Any) -> None:
+    """15 s after a ping without any byte in return the session ends and says so."""
+    node, session, _, clock = silent
+    clock.now += 60
+    sweep(node._endpoint, grace=False)
+    clock.now += 14.9
+    sweep(node._endpoint, grace=False)
+    assert not session.closed
+    clock.now += 0.2
+    sweep(node._endpoint, grace=False)
+    assert session.reason == "no answer to a ping for 15 s"
+    assert not node.sessions
+
+
+def test_a_stalled_hub_condemns_nobody(silent: Any) -> None:
+    """When our own loop was blocked past the deadline, the peer is pinged again instead of given up."""
+    node, session, sock, clock = silent
+    clock.now += 60
+    sweep(node._endpoint, grace=False)
+    clock.now += 1000
+    sweep(node._endpoint, grace=True)
+    assert not session.closed
+    for _ in range(2):
+        ping = raw.read_message(sock)
+    sock.sendall(ping.replace(b"\xf0", b"\xf1"))
+    until(lambda: session.last_received == clock.now, "the answer arrived")
+    sweep(node._endpoint, grace=False)
+    assert not session.closed
+
+
+def test_a_pause_inside_a_frame_ends_the_link(silent: Any) -> None:
+    """A frame begun and not gone on with for 30 s ends the link, though no ping is due yet."""
+    node, session, sock, clock = silent
+    sock.sendall(b"\x10\x00\x00\x00half")
+    until(lambda: session.bytes_received == 8, "it arrived")
+    clock.now += 29.9
+    sweep(node._endpoint, grace=False)
+    assert not session.closed
+    clock.now += 0.2
+    sweep(node._endpoint, grace=False)
+    assert "30 s in the middle of a frame" in session.reason
+
+
+def test_a_live_node_finds_a_frozen_peer_by_itself(make_node: MakeNode) -> None:
+    """Without anybody's help a peer that went silent is given up, and one that answers is kept."""
+    config = snowgreen.Config(heartbeat_interval=0.05, heartbeat_timeout=0.1)
+    node, peer = make_node(config=config), make_node()
+    session = node.connect(peer.name)
+    sock, _ = raw.link(node.address)
+    frozen = node.sessions["raw@127.0.0.1:0"]
+    until(lambda: frozen.closed, "the frozen one was given up")
+    until(lambda: session.frames_received >= 5, "the other one is pinged and answers")
+    assert not session.closed
+    sock.close()
+
+
+def test_one_heart_serves_all_nodes_and_rests_when_they_stop(make_node: MakeNode) -> None:
+    """All nodes of a hub share one greenlet, and with the last of them it ends."""
+    before = heart()
+    nodes = [make_node() for _ in range(3)]
+    assert heart() is before
+    assert len(before._endpoints) == 3
+    beating = before._greenlet
+    for node in nodes:
+        node.stop()
+    assert before._greenlet is None
+    until(lambda: beating.dead, "its greenlet ended")
+
+
+def test_a_node_with_a_shorter_interval_is_not_kept_waiting(make_node: MakeNode) -> None:
+    """A node that must look more often than those before it wakes the sweep that sleeps for them."""
+    slow = make_node(config=snowgreen.Config(heartbeat_interval=86_400, heartbeat_timeout=86_400))
+    assert heart()._greenlet is not None
+    until(lambda: heart()._greenlet.started, "it sleeps")
+    quick = make_node(config=snowgreen.Config(heartbeat_interval=0.02, heartbeat_timeout=5))
+    sock, _ = raw.link(quick.address)
+    assert raw.read_message(sock)[4] == 0xF0
+    assert slow.started
+    sock.close()
+
+
+def test_removing_what_was_never_added_is_harmless() -> None:
+    """A heart without nodes has nothing to stop."""
+    Heart().remove(None)  # type: ignore[arg-type]

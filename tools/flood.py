@@ -1,0 +1,469 @@
+"""Stress one node with thousands of links at once, and measure what each of them costs.
+
+``python tools/flood.py --links 5000`` starts a node in a process of its own and dials it from this one,
+with a client node per link. It holds the links while it pings over a sample of them, has every one
+answer at the end, closes them all and looks whether the server has forgotten them. ``--target`` floods
+a node that runs already on this machine; its sessions cannot be counted.
+
+The exit status is 0 only if every link asked for was made and held and nothing was left over; otherwise
+it is 1, and 130 after Ctrl-C. Where the limit on file descriptors is what stops a run, the run says so.
+
+A run is a row of phases over a :class:`Fleet` of links; another kind of load is another phase.
+"""
+
+# ruff: noqa: E402  # what is imported before the patching would be left unpatched
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import contextlib
+import dataclasses
+import errno
+import itertools
+import json
+import logging
+import math
+import os
+import random
+import resource
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+import click
+import gevent
+from gevent.fileobject import FileObject
+from gevent.pool import Group
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from snowgreen import Cookie, CookieError, InvalidName, LinkTimeout, Node, Session, SnowgreenError
+from snowgreen import cookie as cookies
+from snowgreen.names import is_loopback, parse_name
+
+#: Descriptors left free in each process, for what it opens beside its links.
+SPARE: Final = 8
+#: Links that are pinged in turn while all are held, and seconds between two such pings.
+SAMPLE: Final = 200
+PING_PAUSE: Final = 0.005
+#: Seconds the server may take to forget its sessions, and then to exit.
+ENDING: Final = 10.0
+
+T = TypeVar("T")
+
+
+class Halt(BaseException):
+    """The run ends here, for the reason given."""
+
+
+# The server: what it does in its process, and this side of it.
+
+
+def serve() -> None:
+    """Be a node, and give a line of JSON for each line of JSON, until there are no more."""
+    orders = map(json.loads, FileObject(sys.stdin.fileno(), "r", closefd=False))
+    first = next(orders)
+    with Node("flooded@127.0.0.1:0", cookie=first["cookie"]) as node:
+        for order in itertools.chain([first], orders):  # there is one kind of order so far
+            answer = {"number": order["number"], "name": node.name, "sessions": len(node.sessions)}
+            print(json.dumps(answer), flush=True)
+
+
+class Server:
+    """The node under test, in a process that this one starts and ends."""
+
+    def __init__(self, cookie: str) -> None:
+        pipe = subprocess.PIPE
+        # In a session of its own: Ctrl-C is for the flood, which ends the server in its turn.
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve"], stdin=pipe, stdout=pipe, text=True, start_new_session=True
+        )
+        self._orders = 0
+        self.pid = self._process.pid
+        try:
+            self.name = str(self._ask(cookie=cookie)["name"])
+        except BaseException:
+            self.close()
+            raise
+
+    def sessions(self) -> int:
+        """How many sessions the node has."""
+        return int(self._ask()["sessions"])
+
+    def settle(self, sessions: int) -> int:
+        """Wait until there are no more than `sessions`, or too long; return how many there are."""
+        until = time.monotonic() + ENDING
+        while (now := self.sessions()) > sessions and time.monotonic() < until:
+            gevent.sleep(0.02)
+        return now
+
+    def close(self) -> None:
+        """End the process: its input ends; if that does not help, it is killed."""
+        try:
+            self._process.communicate(timeout=ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, **order: str) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        self._orders += 1
+        with contextlib.suppress(OSError):
+            stdin.write(json.dumps({"number": self._orders, **order}) + "\n")
+            stdin.flush()
+            for answer in map(json.loads, stdout):
+                if answer["number"] == self._orders:  # not to an earlier order, whose wait was cut short
+                    return dict(answer)
+        raise Halt(f"the server process ended by itself, with status {self._process.wait(ENDING)}")
+
+
+# What the system knows of a process. None: it does not say, or not to us.
+
+
+def usage(pid: int | None) -> dict[str, float] | None:
+    """What process `pid` has used up to now: memory, without PSS where that is hidden, and CPU time."""
+    process, figures = Path(f"/proc/{pid}"), {}
+    try:
+        # The second field is the program's name in brackets, and may hold anything.
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    figures["rss_kb"] = int(fields[21]) * resource.getpagesize() / 1024
+    figures["cpu_ms"] = (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    with contextlib.suppress(OSError):
+        for line in (process / "smaps_rollup").read_text().splitlines():
+            if line.startswith(("Rss:", "Pss:")):  # exact, where the other count is about right
+                figures[f"{line[:3].lower()}_kb"] = float(line.split()[1])
+    return figures
+
+
+def descriptors(pid: int | None) -> tuple[int, int] | None:
+    """How many descriptors process `pid` may have open, and how many more it may open."""
+    with contextlib.suppress(OSError):
+        if pid is not None:
+            limit, _hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            return limit, limit - len(os.listdir(f"/proc/{pid}/fd"))
+    return None
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as its hard limit allows."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems refuse their own "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# The links.
+
+
+@dataclasses.dataclass
+class Fleet:
+    """The links of this process, each from a node of its own to the one target."""
+
+    target: str
+    cookie: Cookie
+    timeout: float
+    concurrency: int
+    #: The target's process, if it is known: it may run out of descriptors, too.
+    server_pid: int | None
+    links: list[tuple[Node, Session]] = dataclasses.field(default_factory=list)
+    #: Seconds from dialing to the session, of each link that was made.
+    latencies: list[float] = dataclasses.field(default_factory=list)
+    attempted: int = 0
+    failed: Counter[str] = dataclasses.field(default_factory=Counter)
+    #: What the first failure of each class said.
+    words: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Which process has run out of descriptors.
+    exhausted: str | None = None
+
+    def dial(self, numbers: range) -> None:
+        """Make a link for each number; none more once a process has run out of descriptors."""
+        together(self.concurrency, self._dial, numbers, "links dialed")
+
+    def ping(self, seconds: float) -> tuple[list[float], int]:
+        """Ping a sample of the links in turn for `seconds`: the round trips in seconds, and the failures."""
+        trips: list[float] = []
+        failures = 0
+        until = time.monotonic() + seconds
+        sample = random.sample(self.links, min(SAMPLE, len(self.links)))
+        for _node, session in itertools.cycle(sample):
+            if time.monotonic() > until:
+                break
+            try:
+                trips.append(session.ping(self.timeout))
+            except SnowgreenError:
+                failures += 1
+            gevent.sleep(PING_PAUSE)
+        return trips, failures
+
+    def alive(self) -> int:
+        """How many links answer."""
+        answered: list[Session] = []
+
+        def call(link: tuple[Node, Session]) -> None:
+            with contextlib.suppress(SnowgreenError):
+                link[1].ping(self.timeout)
+                answered.append(link[1])
+
+        together(self.concurrency, call, self.links, "links asked")
+        return len(answered)
+
+    def close(self) -> None:
+        """Close every link."""
+        for node, _session in self.links:
+            node.stop()
+            gevent.sleep(0)
+
+    def _dial(self, number: int) -> None:
+        if self.exhausted:
+            return
+        self.attempted += 1
+        began = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            name = f"flood-{number:06}@127.0.0.1:0"
+            node = stack.enter_context(Node(name, listen=False, cookie=self.cookie))
+            try:
+                session = node.connect(self.target, self.timeout)
+            except Exception as error:  # noqa: BLE001  # whatever becomes of a link is what is counted
+                self._failed(error)
+                return
+            self.latencies.append(time.perf_counter() - began)
+            self.links.append((node, session))
+            stack.pop_all()  # the node lives on
+
+    def _failed(self, error: Exception) -> None:
+        cause = type(error).__name__
+        self.failed[cause] += 1
+        self.words.setdefault(cause, str(error))
+        if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            self.exhausted = "this process"
+        elif isinstance(error, LinkTimeout):  # a listener without descriptors leaves its callers waiting
+            theirs = descriptors(self.server_pid)
+            if theirs is not None and theirs[1] <= 0:
+                self.exhausted = "the server"
+
+
+def together(count: int, do: Callable[[T], None], items: Sequence[T], title: str) -> None:
+    """Do it with every item, `count` at a time; on a terminal a bar shows how far it is."""
+    shared, crew = iter(items), Group()
+    with Progress(disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(title, total=len(items))
+
+        def work() -> None:
+            for item in shared:
+                do(item)
+                bar.advance(task)
+
+        try:
+            for _ in range(count):
+                crew.spawn(work)
+            crew.join(raise_error=True)
+        finally:
+            crew.kill()
+
+
+# The run.
+
+
+@dataclasses.dataclass
+class Report:
+    """The figures of a run, by the names they have in the JSON; None for what could not be seen."""
+
+    target: str
+    asked: int
+    ok: bool = False
+    stopped_by: str | None = None
+    attempted: int = 0
+    made: int = 0
+    failed: dict[str, int] = dataclasses.field(default_factory=dict)
+    failures_say: dict[str, str] = dataclasses.field(default_factory=dict)
+    dial_seconds: float | None = None
+    links_per_second: float | None = None
+    handshake_ms: dict[str, float] | None = None
+    server_per_link: dict[str, float] | None = None
+    client_per_link: dict[str, float] | None = None
+    held_seconds: float | None = None
+    pings: int = 0
+    pings_failed: int = 0
+    rtt_ms: dict[str, float] | None = None
+    live_on_client: int | None = None
+    live_on_server: int | None = None
+    left_on_server: int | None = None
+
+    def table(self) -> Table:
+        """For people."""
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in dataclasses.asdict(self).items():
+            for part, figure in value.items() if isinstance(value, dict) else [("", value)]:
+                shown = f"{figure:,.2f}" if isinstance(figure, float) else str(figure)
+                table.add_row(f"{name} {part}".replace("_", " "), "n/a" if figure is None else shown)
+        return table
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
+    """In milliseconds; None of no times."""
+    ordered = sorted(seconds)
+    picked = {share: math.ceil(share * len(ordered) / 100) - 1 for share in (50, 99)}
+    return {f"p{share}": ordered[at] * 1000 for share, at in picked.items()} if ordered else None
+
+
+class Flood:
+    """One run: its phases in order, each of which fills in its part of the report."""
+
+    def __init__(self, fleet: Fleet, server: Server | None, server_pid: int | None, asked: int) -> None:
+        self.report = Report(fleet.target, asked)
+        self._fleet = fleet
+        self._server = server
+        self._pids = {"server": server_pid, "client": os.getpid()}
+        self._baseline = 0 if server is None else server.sessions()
+
+    def run(self, warm_up: Fleet, hold: float, max_seconds: float) -> None:
+        """All phases, the last one whatever happens."""
+        report = self.report
+        try:
+            with halting(max_seconds):
+                # One link first, so that what a process pays only once is not counted as its links'.
+                warm_up.dial([0])
+                warm_up.close()
+                if self._server is not None:
+                    self._server.settle(self._baseline)
+                self._dial(self._fitting())
+                self._hold(hold)
+        except Halt as end:
+            report.stopped_by = str(end)
+        finally:
+            self._fleet.close()
+            if self._server is not None:
+                with contextlib.suppress(Halt):  # what follows from it is in the report
+                    report.left_on_server = self._server.settle(self._baseline) - self._baseline
+        held = {report.made, report.live_on_client}
+        if self._server is not None:
+            held |= {report.live_on_server, report.asked if report.left_on_server == 0 else None}
+        report.ok = not report.stopped_by and not report.pings_failed and held == {report.asked}
+
+    def _fitting(self) -> int:
+        """As many of the links as the descriptors of both processes allow."""
+        asked = count = self.report.asked
+        for side, pid in self._pids.items():
+            limit, free = descriptors(pid) or (0, asked + SPARE)
+            if free < asked + SPARE:
+                fit = max(0, free - SPARE)
+                self._limited(f"the {side} may open {limit}, which leaves room for {fit} of {asked} links")
+                count = min(count, fit)
+        return count
+
+    def _limited(self, how: str) -> None:
+        self.report.stopped_by = "the descriptor limit"
+        click.echo(f"DESCRIPTOR LIMIT: {how}. See ulimit -n")
+
+    def _dial(self, count: int) -> None:
+        fleet, report = self._fleet, self.report
+        # Held back, so that a process that has run out of descriptors can still look into /proc.
+        spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(SPARE // 2)]
+        before = {side: usage(pid) for side, pid in self._pids.items()}
+        began = time.perf_counter()
+        try:
+            fleet.dial(range(1, count + 1))
+        finally:
+            report.dial_seconds = time.perf_counter() - began
+            for descriptor in spare:
+                os.close(descriptor)
+            report.attempted, report.made = fleet.attempted, len(fleet.links)
+            report.failed, report.failures_say = dict(fleet.failed), fleet.words
+            report.links_per_second = report.made / report.dial_seconds
+            report.handshake_ms = percentiles(fleet.latencies)
+        for side, pid in self._pids.items():
+            then, now = before[side], usage(pid)
+            if then is not None and now is not None and report.made:
+                each = {what: (now[what] - then[what]) / report.made for what in now}
+                setattr(report, f"{side}_per_link", each)
+        if fleet.exhausted:
+            self._limited(f"{fleet.exhausted} has used up its descriptors, with {report.made} links made")
+
+    def _hold(self, seconds: float) -> None:
+        fleet, report, began = self._fleet, self.report, time.monotonic()
+        click.echo(
+            f"{report.made} links are up after {report.dial_seconds:.1f} s; holding them for {seconds:g} s"
+        )
+        trips, report.pings_failed = fleet.ping(seconds)
+        report.pings, report.rtt_ms = len(trips), percentiles(trips)
+        report.live_on_client = fleet.alive()
+        if self._server is not None:
+            report.live_on_server = self._server.sessions() - self._baseline
+        report.held_seconds = time.monotonic() - began
+
+
+@contextlib.contextmanager
+def halting(seconds: float) -> Iterator[None]:
+    """Throw :class:`Halt` into the block after `seconds`, or at Ctrl-C."""
+    # Outside the block Ctrl-C ends this process as it would any, and the server with its input.
+    interrupt = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), Halt("Ctrl-C"))
+    try:
+        with gevent.Timeout(seconds, Halt(f"--max-seconds {seconds:g}")):
+            yield
+    finally:
+        interrupt.cancel()
+
+
+def cookie_for(target: str, file: Path | None) -> Cookie:
+    """The cookie of a node that runs already; the flood is for this machine only."""
+    try:
+        if not is_loopback(parse_name(target).host):
+            raise click.UsageError(f"{target} is not on this machine, and only loopback is flooded")
+        return cookies.find() if file is None else cookies.load(file)
+    except (InvalidName, CookieError, FileNotFoundError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+@click.command()
+@click.option("--links", default=1000, show_default=True, type=click.IntRange(1, 65_535))
+@click.option("--concurrency", default=64, show_default=True, type=click.IntRange(1), help="Dials at once.")
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds for a dial, and for a ping.")
+@click.option("--hold", default=5.0, show_default=True, help="Seconds.")
+@click.option("--max-seconds", default=300.0, show_default=True, help="For all but the closing.")
+@click.option("--target", metavar="NAME@HOST:PORT", help="A running node, instead of one of the flood's own.")
+@click.option("--cookie-file", type=Path, help="The target's. Default: SNOWGREEN_COOKIE, or the user's file.")
+@click.option("--server-pid", type=int, help="The target's process, to see what it uses.")
+@click.option("--json", "output", type=click.File("w", lazy=False), help="Write the figures here, too.")
+@click.option("--serve", "as_server", is_flag=True, hidden=True)
+def main(target: str | None, output: TextIO | None, as_server: bool, **given: Any) -> None:
+    """Open thousands of links with one node, hold them, and measure them."""
+    # Failures are counted here; the log would give each of thousands a line.
+    logging.getLogger("snowgreen").setLevel(logging.ERROR)
+    raise_descriptor_limit()
+    if as_server:
+        serve()
+        return
+    click.echo(f"making {given['links']} links, {given['concurrency']} at a time")
+    with contextlib.ExitStack() as stack:
+        server, pid = None, given["server_pid"]
+        if target is None:
+            secret = secrets.token_hex(32)
+            cookie = Cookie.wrap(secret, "flood")
+            server = stack.enter_context(contextlib.closing(Server(secret)))
+            target, pid = server.name, server.pid
+        else:
+            cookie = cookie_for(target, given["cookie_file"])
+        limits = given["timeout"], given["concurrency"]
+        fleet, warm_up = (Fleet(target, cookie, *limits, pid) for _ in range(2))
+        flood = Flood(fleet, server, pid, given["links"])
+        flood.run(warm_up, given["hold"], given["max_seconds"])
+    Console().print(flood.report.table(), soft_wrap=True)
+    if output is not None:
+        json.dump(dataclasses.asdict(flood.report), output, indent=2)
+    raise SystemExit(0 if flood.report.ok else 130 if flood.report.stopped_by == "Ctrl-C" else 1)
+
+
+if __name__ == "__main__":
+    main()
