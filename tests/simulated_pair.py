@@ -221,7 +221,8 @@ def run_pair(
                 there.arrived.append(delivered)
                 stream += framed(delivered)
             stream += (trailing or {}).get(tag, b"")
-        there.inbox.extend(chunks(stream))
+        if stream:
+            there.inbox.extend(chunks(stream))
         if isinstance(step, Challenged):
             carry(here, there, on_challenged(initiator))
         elif isinstance(step, Proved):

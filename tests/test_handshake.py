@@ -26,8 +26,7 @@ from snowgreen.protocol.handshake import (
 )
 from snowgreen.protocol.keys import LinkKeys
 from snowgreen.protocol.messages import DOWNGRADE_MARK, Challenge, ChallengeExt, Reject, RejectCode, Tag
-
-from .simulated_pair import (
+from tests.simulated_pair import (
     ACCEPTOR_CHALLENGE,
     ALICE,
     BOB,

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from snowgreen.protocol import wire
 from snowgreen.protocol.wire import Decoder, TooLong, lp, pack
-
-from .simulated_pair import byte_by_byte, framed, in_pieces, whole
+from tests.simulated_pair import byte_by_byte, framed, in_pieces, whole
 
 PAYLOADS = [b"first", b"", b"\x00", b"x" * 300, b"", b"last"]
 STREAM = b"".join(map(framed, PAYLOADS))

@@ -19,7 +19,6 @@ from gevent import monkey
 monkey.patch_all()
 
 import contextlib
-import dataclasses
 import errno
 import itertools
 import json
@@ -35,6 +34,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
@@ -55,17 +55,14 @@ SPARE: Final = 8
 #: Links that are pinged in turn while all are held, and seconds between two such pings.
 SAMPLE: Final = 200
 PING_PAUSE: Final = 0.005
-#: Seconds the server may take to forget its sessions, and then to exit.
-ENDING: Final = 10.0
+#: Seconds the server may take to answer, to forget its sessions, to exit.
+PATIENCE: Final = 20.0
 
 T = TypeVar("T")
 
 
 class Halt(BaseException):
     """The run ends here, for the reason given."""
-
-
-# The server: what it does in its process, and this side of it.
 
 
 def serve() -> None:
@@ -81,16 +78,17 @@ def serve() -> None:
 class Server:
     """The node under test, in a process that this one starts and ends."""
 
-    def __init__(self, cookie: str) -> None:
-        pipe = subprocess.PIPE
+    def __init__(self) -> None:
+        secret, pipe = secrets.token_hex(32), subprocess.PIPE
         # In a session of its own: Ctrl-C is for the flood, which ends the server in its turn.
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--serve"], stdin=pipe, stdout=pipe, text=True, start_new_session=True
         )
         self._orders = 0
+        self.cookie = Cookie.wrap(secret, "flood")
         self.pid = self._process.pid
         try:
-            self.name = str(self._ask(cookie=cookie)["name"])
+            self.name = str(self._ask(cookie=secret)["name"])
         except BaseException:
             self.close()
             raise
@@ -101,7 +99,7 @@ class Server:
 
     def settle(self, sessions: int) -> int:
         """Wait until there are no more than `sessions`, or too long; return how many there are."""
-        until = time.monotonic() + ENDING
+        until = time.monotonic() + PATIENCE
         while (now := self.sessions()) > sessions and time.monotonic() < until:
             gevent.sleep(0.02)
         return now
@@ -109,7 +107,7 @@ class Server:
     def close(self) -> None:
         """End the process: its input ends; if that does not help, it is killed."""
         try:
-            self._process.communicate(timeout=ENDING)
+            self._process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -119,20 +117,18 @@ class Server:
         assert stdin is not None
         assert stdout is not None
         self._orders += 1
-        with contextlib.suppress(OSError):
+        slow = gevent.Timeout(PATIENCE, Halt("the server process does not answer"))
+        with slow, contextlib.suppress(OSError):
             stdin.write(json.dumps({"number": self._orders, **order}) + "\n")
             stdin.flush()
             for answer in map(json.loads, stdout):
                 if answer["number"] == self._orders:  # not to an earlier order, whose wait was cut short
                     return dict(answer)
-        raise Halt(f"the server process ended by itself, with status {self._process.wait(ENDING)}")
-
-
-# What the system knows of a process. None: it does not say, or not to us.
+        raise Halt(f"the server process ended by itself, with status {self._process.wait(PATIENCE)}")
 
 
 def usage(pid: int | None) -> dict[str, float] | None:
-    """What process `pid` has used up to now: memory, without PSS where that is hidden, and CPU time."""
+    """What process `pid` has used so far: CPU time and memory, as far as we may see it."""
     process, figures = Path(f"/proc/{pid}"), {}
     try:
         # The second field is the program's name in brackets, and may hold anything.
@@ -149,7 +145,7 @@ def usage(pid: int | None) -> dict[str, float] | None:
 
 
 def descriptors(pid: int | None) -> tuple[int, int] | None:
-    """How many descriptors process `pid` may have open, and how many more it may open."""
+    """How many descriptors process `pid` may have open, and how many more; None if we may not see it."""
     with contextlib.suppress(OSError):
         if pid is not None:
             limit, _hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -157,17 +153,7 @@ def descriptors(pid: int | None) -> tuple[int, int] | None:
     return None
 
 
-def raise_descriptor_limit() -> None:
-    """Let this process open as many descriptors as its hard limit allows."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems refuse their own "unlimited"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-# The links.
-
-
-@dataclasses.dataclass
+@dataclass
 class Fleet:
     """The links of this process, each from a node of its own to the one target."""
 
@@ -177,19 +163,33 @@ class Fleet:
     concurrency: int
     #: The target's process, if it is known: it may run out of descriptors, too.
     server_pid: int | None
-    links: list[tuple[Node, Session]] = dataclasses.field(default_factory=list)
+    links: list[tuple[Node, Session]] = field(default_factory=list)
     #: Seconds from dialing to the session, of each link that was made.
-    latencies: list[float] = dataclasses.field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
     attempted: int = 0
-    failed: Counter[str] = dataclasses.field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
     #: What the first failure of each class said.
-    words: dict[str, str] = dataclasses.field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
     #: Which process has run out of descriptors.
     exhausted: str | None = None
 
-    def dial(self, numbers: range) -> None:
-        """Make a link for each number; none more once a process has run out of descriptors."""
-        together(self.concurrency, self._dial, numbers, "links dialed")
+    def dial(self, number: int) -> None:
+        """Make a link, or count why not; none any more once a process has run out of descriptors."""
+        if self.exhausted:
+            return
+        self.attempted += 1
+        began = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            name = f"flood-{number:06}@127.0.0.1:0"
+            node = stack.enter_context(Node(name, listen=False, cookie=self.cookie))
+            try:
+                session = node.connect(self.target, self.timeout)
+            except Exception as error:  # noqa: BLE001  # whatever becomes of a link is what is counted
+                self._failed(error)
+                return
+            self.latencies.append(time.perf_counter() - began)
+            self.links.append((node, session))
+            stack.pop_all()  # the node lives on
 
     def ping(self, seconds: float) -> tuple[list[float], int]:
         """Ping a sample of the links in turn for `seconds`: the round trips in seconds, and the failures."""
@@ -225,33 +225,16 @@ class Fleet:
             node.stop()
             gevent.sleep(0)
 
-    def _dial(self, number: int) -> None:
-        if self.exhausted:
-            return
-        self.attempted += 1
-        began = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            name = f"flood-{number:06}@127.0.0.1:0"
-            node = stack.enter_context(Node(name, listen=False, cookie=self.cookie))
-            try:
-                session = node.connect(self.target, self.timeout)
-            except Exception as error:  # noqa: BLE001  # whatever becomes of a link is what is counted
-                self._failed(error)
-                return
-            self.latencies.append(time.perf_counter() - began)
-            self.links.append((node, session))
-            stack.pop_all()  # the node lives on
-
     def _failed(self, error: Exception) -> None:
         cause = type(error).__name__
         self.failed[cause] += 1
         self.words.setdefault(cause, str(error))
         if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            self.exhausted = "this process"
+            self.exhausted = "the client process"
         elif isinstance(error, LinkTimeout):  # a listener without descriptors leaves its callers waiting
             theirs = descriptors(self.server_pid)
             if theirs is not None and theirs[1] <= 0:
-                self.exhausted = "the server"
+                self.exhausted = "the server process"
 
 
 def together(count: int, do: Callable[[T], None], items: Sequence[T], title: str) -> None:
@@ -273,10 +256,7 @@ def together(count: int, do: Callable[[T], None], items: Sequence[T], title: str
             crew.kill()
 
 
-# The run.
-
-
-@dataclasses.dataclass
+@dataclass
 class Report:
     """The figures of a run, by the names they have in the JSON; None for what could not be seen."""
 
@@ -286,8 +266,8 @@ class Report:
     stopped_by: str | None = None
     attempted: int = 0
     made: int = 0
-    failed: dict[str, int] = dataclasses.field(default_factory=dict)
-    failures_say: dict[str, str] = dataclasses.field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    failures_say: dict[str, str] = field(default_factory=dict)
     dial_seconds: float | None = None
     links_per_second: float | None = None
     handshake_ms: dict[str, float] | None = None
@@ -304,7 +284,7 @@ class Report:
     def table(self) -> Table:
         """For people."""
         table = Table(box=None, show_header=False, pad_edge=False)
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in asdict(self).items():
             for part, figure in value.items() if isinstance(value, dict) else [("", value)]:
                 shown = f"{figure:,.2f}" if isinstance(figure, float) else str(figure)
                 table.add_row(f"{name} {part}".replace("_", " "), "n/a" if figure is None else shown)
@@ -321,20 +301,21 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
 class Flood:
     """One run: its phases in order, each of which fills in its part of the report."""
 
-    def __init__(self, fleet: Fleet, server: Server | None, server_pid: int | None, asked: int) -> None:
-        self.report = Report(fleet.target, asked)
+    def __init__(self, fleet: Fleet, server: Server | None, asked: int) -> None:
+        self.report = Report(fleet.target, asked, failed=fleet.failed, failures_say=fleet.words)
         self._fleet = fleet
         self._server = server
-        self._pids = {"server": server_pid, "client": os.getpid()}
+        self._pids = {"server": fleet.server_pid, "client": os.getpid()}
         self._baseline = 0 if server is None else server.sessions()
 
-    def run(self, warm_up: Fleet, hold: float, max_seconds: float) -> None:
+    def run(self, hold: float, max_seconds: float) -> None:
         """All phases, the last one whatever happens."""
         report = self.report
         try:
             with halting(max_seconds):
                 # One link first, so that what a process pays only once is not counted as its links'.
-                warm_up.dial([0])
+                warm_up = Fleet(report.target, self._fleet.cookie, self._fleet.timeout, 1, None)
+                warm_up.dial(0)
                 warm_up.close()
                 if self._server is not None:
                     self._server.settle(self._baseline)
@@ -359,13 +340,15 @@ class Flood:
             limit, free = descriptors(pid) or (0, asked + SPARE)
             if free < asked + SPARE:
                 fit = max(0, free - SPARE)
-                self._limited(f"the {side} may open {limit}, which leaves room for {fit} of {asked} links")
+                self._limited(
+                    f"the {side} process may have {limit} open, and has room for {fit} of {asked} links"
+                )
                 count = min(count, fit)
         return count
 
     def _limited(self, how: str) -> None:
         self.report.stopped_by = "the descriptor limit"
-        click.echo(f"DESCRIPTOR LIMIT: {how}. See ulimit -n")
+        click.echo(f"FILE DESCRIPTOR LIMIT: {how}. See ulimit -n")
 
     def _dial(self, count: int) -> None:
         fleet, report = self._fleet, self.report
@@ -374,28 +357,24 @@ class Flood:
         before = {side: usage(pid) for side, pid in self._pids.items()}
         began = time.perf_counter()
         try:
-            fleet.dial(range(1, count + 1))
+            together(fleet.concurrency, fleet.dial, range(1, count + 1), "links dialed")
         finally:
             report.dial_seconds = time.perf_counter() - began
             for descriptor in spare:
                 os.close(descriptor)
             report.attempted, report.made = fleet.attempted, len(fleet.links)
-            report.failed, report.failures_say = dict(fleet.failed), fleet.words
             report.links_per_second = report.made / report.dial_seconds
             report.handshake_ms = percentiles(fleet.latencies)
-        for side, pid in self._pids.items():
-            then, now = before[side], usage(pid)
-            if then is not None and now is not None and report.made:
+        for side, then in before.items():
+            if (now := usage(self._pids[side])) and then and report.made:
                 each = {what: (now[what] - then[what]) / report.made for what in now}
                 setattr(report, f"{side}_per_link", each)
         if fleet.exhausted:
-            self._limited(f"{fleet.exhausted} has used up its descriptors, with {report.made} links made")
+            self._limited(f"{fleet.exhausted} has none left, with {report.made} links made")
 
     def _hold(self, seconds: float) -> None:
         fleet, report, began = self._fleet, self.report, time.monotonic()
-        click.echo(
-            f"{report.made} links are up after {report.dial_seconds:.1f} s; holding them for {seconds:g} s"
-        )
+        click.echo(f"{report.made} links made in {report.dial_seconds:.1f} s; held for {seconds:g} s")
         trips, report.pings_failed = fleet.ping(seconds)
         report.pings, report.rtt_ms = len(trips), percentiles(trips)
         report.live_on_client = fleet.alive()
@@ -441,7 +420,9 @@ def main(target: str | None, output: TextIO | None, as_server: bool, **given: An
     """Open thousands of links with one node, hold them, and measure them."""
     # Failures are counted here; the log would give each of thousands a line.
     logging.getLogger("snowgreen").setLevel(logging.ERROR)
-    raise_descriptor_limit()
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems refuse their own "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if as_server:
         serve()
         return
@@ -449,19 +430,16 @@ def main(target: str | None, output: TextIO | None, as_server: bool, **given: An
     with contextlib.ExitStack() as stack:
         server, pid = None, given["server_pid"]
         if target is None:
-            secret = secrets.token_hex(32)
-            cookie = Cookie.wrap(secret, "flood")
-            server = stack.enter_context(contextlib.closing(Server(secret)))
-            target, pid = server.name, server.pid
+            server = stack.enter_context(contextlib.closing(Server()))
+            target, cookie, pid = server.name, server.cookie, server.pid
         else:
             cookie = cookie_for(target, given["cookie_file"])
-        limits = given["timeout"], given["concurrency"]
-        fleet, warm_up = (Fleet(target, cookie, *limits, pid) for _ in range(2))
-        flood = Flood(fleet, server, pid, given["links"])
-        flood.run(warm_up, given["hold"], given["max_seconds"])
+        fleet = Fleet(target, cookie, given["timeout"], given["concurrency"], pid)
+        flood = Flood(fleet, server, given["links"])
+        flood.run(given["hold"], given["max_seconds"])
     Console().print(flood.report.table(), soft_wrap=True)
     if output is not None:
-        json.dump(dataclasses.asdict(flood.report), output, indent=2)
+        json.dump(asdict(flood.report), output, indent=2)
     raise SystemExit(0 if flood.report.ok else 130 if flood.report.stopped_by == "Ctrl-C" else 1)
 
 

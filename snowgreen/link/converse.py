@@ -63,17 +63,24 @@ def converse(
 
 
 def part(sock: gevent.ssl.SSLSocket) -> None:
-    """Before closing after a REJECT: let it arrive, for at most a second."""
-    quietly = gevent.Timeout(_LINGER_SECONDS, False)  # type: ignore[arg-type]  # False: just end the block
-    with contextlib.suppress(OSError, ValueError), quietly:
-        sock.settimeout(0.0)
-        with contextlib.suppress(ssl.SSLError):
-            sock.unwrap()  # one attempt: a silent peer would hold a second one for ever
-        sock.settimeout(None)
-        sock.shutdown(socket.SHUT_WR)  # from here on `sock` reads plain bytes, which are not looked at
-        left = _LINGER_BYTES
-        while left > 0:
-            count = len(sock.recv(4096))
-            if not count:
-                break
-            left -= count
+    """Close after a REJECT was sent: let it arrive, for at most a second, then close."""
+    try:
+        with contextlib.suppress(OSError, ValueError), Deadline(_LINGER_SECONDS, "parting"):
+            _drain(sock)
+    finally:
+        sock.close()
+
+
+def _drain(sock: gevent.ssl.SSLSocket) -> None:
+    """Say that no more comes, and read on until the peer has closed: closing over unread bytes is a reset."""
+    sock.settimeout(0.0)
+    with contextlib.suppress(ssl.SSLError):
+        sock.unwrap()  # one attempt: a silent peer would hold a second one for ever
+    sock.settimeout(None)
+    sock.shutdown(socket.SHUT_WR)  # from here on `sock` reads plain bytes, which nobody looks at
+    left = _LINGER_BYTES
+    while left > 0:
+        count = len(sock.recv(4096))
+        if not count:
+            break
+        left -= count

@@ -27,12 +27,13 @@ class Heart:
 
     def add(self, endpoint: Endpoint) -> None:
         """Look after the sessions of `endpoint`, too."""
+        asleep_for = self._interval if self._endpoints else 0.0
         self._endpoints.append(endpoint)
-        if self._greenlet is None or self._greenlet.dead:
-            self._greenlet = gevent.spawn(self._run)
-        elif sweep_interval(endpoint.pulse) < self._interval:
-            self._greenlet.kill(block=False)  # it may sleep for longer than this node can wait
-            self._greenlet = gevent.spawn(self._run)
+        if self._greenlet is not None:
+            if asleep_for <= self._interval:
+                return
+            self._greenlet.kill(block=False)  # it would sleep for longer than this node can wait
+        self._greenlet = gevent.spawn(self._run)
 
     def remove(self, endpoint: Endpoint) -> None:
         """Look after `endpoint` no longer."""

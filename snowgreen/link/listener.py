@@ -122,9 +122,9 @@ class _Inbound:
                 initiated=False,
             )
         finally:
-            if not kept:
-                if self.rejected and sock is not None:
-                    part(sock)
+            if self.rejected and sock is not None:
+                part(sock)
+            elif not kept:
                 (raw if sock is None else sock).close()
 
     def _handshake(self, sock: gevent.ssl.SSLSocket) -> Session | None:

@@ -1,0 +1,93 @@
+"""Foreign errors become ours: each kind of failure has its class and says what to do."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+import pytest
+
+import snowgreen
+from snowgreen.link import faults
+from snowgreen.protocol.handshake import Cause, Refused
+from snowgreen.protocol.messages import RejectCode
+
+
+def ssl_error(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLError:
+    error = kind(1, f"[SSL: {reason}] text (_ssl.c:1)")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "nothing listens there"),
+        (socket.gaierror(-2, "x"), "cannot be resolved"),
+        (OSError(errno.EMFILE, "x"), "ulimit -n"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
+        (OSError("odd"), "no TCP connection"),
+    ],
+)
+def test_connecting(error: OSError, text: str) -> None:
+    """What keeps TCP from coming about is Unreachable, with the reason."""
+    found = faults.connecting(error, "p@h")
+    assert type(found) is snowgreen.Unreachable
+    assert text in str(found)
+    assert str(found).startswith("p@h: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (ssl_error("WRONG_VERSION_NUMBER"), snowgreen.NotTLSError, "does not speak TLS"),
+        (ssl_error("HTTP_REQUEST"), snowgreen.NotTLSError, "does not speak TLS"),
+        (ssl_error("TLSV1_ALERT_PROTOCOL_VERSION"), snowgreen.TLSError, "TLS 1.3"),
+        (ssl_error("UNSUPPORTED_PROTOCOL"), snowgreen.TLSError, "TLS 1.3"),
+        (ssl_error("NO_APPLICATION_PROTOCOL"), snowgreen.TLSError, "application protocol"),
+        (ssl_error("UNEXPECTED_EOF_WHILE_READING", ssl.SSLEOFError), snowgreen.TLSError, "closed"),
+        (ssl_error("SOMETHING_ELSE"), snowgreen.TLSError, "SOMETHING_ELSE"),
+        (ConnectionResetError(errno.ECONNRESET, "x"), snowgreen.TLSError, "ECONNRESET"),
+    ],
+)
+def test_securing(error: OSError, kind: type, text: str) -> None:
+    """No TLS at all, an old TLS, another protocol, an early end: told apart."""
+    found = faults.securing(error, None)
+    assert type(found) is kind
+    assert text in str(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ssl_error("X", ssl.SSLEOFError), "the connection was cut"),
+        (ssl_error("X", ssl.SSLZeroReturnError), "the peer closed"),
+        (ssl_error("BAD_LENGTH"), "TLS failed: BAD_LENGTH"),
+        (ConnectionResetError(errno.ECONNRESET, "x"), "ECONNRESET"),
+        (OSError("no number"), "OSError"),
+    ],
+)
+def test_reading(error: OSError, text: str) -> None:
+    """Why a live link broke, in words."""
+    assert text in faults.reading(error)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_every_refusal_has_an_error(cause: Cause) -> None:
+    """Whatever a machine can end with becomes a LinkError of ours that repeats its words."""
+    error = faults.refusal(Refused(cause, "the words", b"", None), "p@h")
+    assert isinstance(error, snowgreen.LinkError)
+    assert "the words" in str(error)
+    assert error.peer == "p@h"
+
+
+@pytest.mark.parametrize("code", [*RejectCode, 77])
+def test_every_authenticated_code_is_explained(code: int) -> None:
+    """Every REJECT code, known or not, becomes an error with that code, or the class that stands for it."""
+    error = faults.declined(code, "the peer declined: X", None)
+    if code == RejectCode.SELF:
+        assert isinstance(error, snowgreen.SelfLinkError)
+    else:
+        assert isinstance(error, snowgreen.Rejected)
+        assert error.code == code
