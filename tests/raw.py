@@ -86,7 +86,9 @@ def read_exactly(sock: gevent.ssl.SSLSocket, count: int) -> bytes:
     return data
 
 
-def link(address: str, name: str = "raw@127.0.0.1:0", **options: Any) -> tuple[gevent.ssl.SSLSocket, Established]:
+def link(
+    address: str, name: str = "raw@127.0.0.1:0", **options: Any
+) -> tuple[gevent.ssl.SSLSocket, Established]:
     """A client that has done the handshake and from here on speaks frames by hand."""
     sock = client(address)
     machine = initiator(sock, name, **options)
@@ -114,10 +116,15 @@ class RawServer:
         """A node name that leads here."""
         return f"{name}@{self.address}"
 
-    def acceptor(self, name: str | None = None, *, cookie: str = COOKIE, incarnation: int = 1 << 40) -> Acceptor:
+    def acceptor(
+        self, name: str | None = None, *, cookie: str = COOKIE, incarnation: int = 1 << 40
+    ) -> Acceptor:
         """A machine that speaks for this listener."""
         return Acceptor(
-            Identity(name or self.name(), incarnation), (keys(cookie),), challenge=b"a" * 32, binding=self.fingerprint
+            Identity(name or self.name(), incarnation),
+            (keys(cookie),),
+            challenge=b"a" * 32,
+            binding=self.fingerprint,
         )
 
     def accept(self, sock: gevent.ssl.SSLSocket, **options: Any) -> Established:

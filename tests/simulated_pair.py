@@ -261,4 +261,3 @@ def run_pair(
             return Outcome(*sides)
         for side in sides:  # nothing moves: the network gives the connection up
             side.closed_by_peer = True
-

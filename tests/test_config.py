@@ -90,7 +90,7 @@ def test_a_number_beyond_every_float_is_refused_like_any_other(value):
 
 def test_the_message_tells_the_range_in_full_digits():
     """A user can type back the limit that the message names."""
-    with pytest.raises(ConfigurationError, match="max_frame: must be from 1024 to 16777216 bytes, not 1$"):
+    with pytest.raises(ConfigurationError, match=r"^max_frame: must be from 1024 to 16777216 bytes, not 1$"):
         Limits(max_frame=1)
 
 

@@ -1,5 +1,6 @@
 """The five messages: exact bytes, strict decoding, and errors that repeat nothing of the peer's."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -81,6 +82,15 @@ BODIES = {
     Tag.CHALLENGE: messages.encode_challenge(BOUND_CHALLENGE)[len(CLASSIC_HEADS[Tag.CHALLENGE]) + 6 :],
 }
 hellos = pytest.mark.parametrize("tag", [Tag.NAME, Tag.CHALLENGE])
+
+
+def defect(read, payload):
+    """What the refusal of `payload` says, nothing where it is not refused."""
+    try:
+        read(payload)
+    except Malformed as error:
+        return str(error)
+    return ""
 
 
 # Known answers
@@ -177,10 +187,8 @@ def test_what_is_encoded_is_decoded(tag, values, data):
 def test_arbitrary_bytes_raise_nothing_but_malformed(tag, tail, tagged):
     """No payload makes a decoder raise another error, and what decodes holds a checked name."""
     payload = bytes([tag]) * tagged + tail
-    try:
+    with contextlib.suppress(Malformed):
         messages.tag_of(payload)
-    except Malformed:
-        pass
     try:
         value = CODECS[tag][1](payload)
     except Malformed:
@@ -198,10 +206,8 @@ def test_damaged_messages_raise_nothing_but_malformed(sample, data):
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(payload)))
         payload[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
-    try:
+    with contextlib.suppress(Malformed):
         CODECS[tag][1](bytes(payload))
-    except Malformed:
-        pass
 
 
 # Truncation and excess
@@ -385,9 +391,7 @@ def test_a_refusal_never_repeats_the_peers_bytes(tag, filler):
         with_ext(CLASSIC_HEADS.get(tag, bytes([tag])), filler, magic=mark),
         mark + filler,
     ):
-        try:
-            CODECS[tag][1](payload)
-            messages.tag_of(payload)
-        except Malformed as error:
-            assert "QZXJ" not in str(error)
-            assert str(error).isascii()
+        for read in (CODECS[tag][1], messages.tag_of):
+            said = defect(read, payload)
+            assert "QZXJ" not in said
+            assert said.isascii()

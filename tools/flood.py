@@ -32,7 +32,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,8 +138,10 @@ def usage(pid: int | None) -> dict[str, float] | None:
     figures["cpu_ms"] = (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError):
         for line in (process / "smaps_rollup").read_text().splitlines():
-            if line.startswith(("Rss:", "Pss:")):  # exact, where the other count is about right
-                figures[f"{line[:3].lower()}_kb"] = float(line.split()[1])
+            # This RSS is exact, the other one is about right. PSS moves with the programs that share files
+            # with this one; its anonymous part does not.
+            if line.startswith(("Rss:", "Pss:", "Pss_Anon:")):
+                figures[line.partition(":")[0].lower() + "_kb"] = float(line.split()[1])
     return figures
 
 
@@ -167,7 +168,7 @@ class Fleet:
     #: Seconds from dialing to the session, of each link that was made.
     latencies: list[float] = field(default_factory=list)
     attempted: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, int] = field(default_factory=dict)
     #: What the first failure of each class said.
     words: dict[str, str] = field(default_factory=dict)
     #: Which process has run out of descriptors.
@@ -227,7 +228,7 @@ class Fleet:
 
     def _failed(self, error: Exception) -> None:
         cause = type(error).__name__
-        self.failed[cause] += 1
+        self.failed[cause] = self.failed.get(cause, 0) + 1
         self.words.setdefault(cause, str(error))
         if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
             self.exhausted = "the client process"
@@ -355,6 +356,7 @@ class Flood:
         # Held back, so that a process that has run out of descriptors can still look into /proc.
         spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(SPARE // 2)]
         before = {side: usage(pid) for side, pid in self._pids.items()}
+        click.echo(f"making {count} links with {report.target} (process {fleet.server_pid or 'unknown'})")
         began = time.perf_counter()
         try:
             together(fleet.concurrency, fleet.dial, range(1, count + 1), "links dialed")
@@ -374,7 +376,7 @@ class Flood:
 
     def _hold(self, seconds: float) -> None:
         fleet, report, began = self._fleet, self.report, time.monotonic()
-        click.echo(f"{report.made} links made in {report.dial_seconds:.1f} s; held for {seconds:g} s")
+        click.echo(f"{report.made} links made in {report.dial_seconds:.1f} s; holding them for {seconds:g} s")
         trips, report.pings_failed = fleet.ping(seconds)
         report.pings, report.rtt_ms = len(trips), percentiles(trips)
         report.live_on_client = fleet.alive()
@@ -426,7 +428,6 @@ def main(target: str | None, output: TextIO | None, as_server: bool, **given: An
     if as_server:
         serve()
         return
-    click.echo(f"making {given['links']} links, {given['concurrency']} at a time")
     with contextlib.ExitStack() as stack:
         server, pid = None, given["server_pid"]
         if target is None:
@@ -439,7 +440,7 @@ def main(target: str | None, output: TextIO | None, as_server: bool, **given: An
         flood.run(given["hold"], given["max_seconds"])
     Console().print(flood.report.table(), soft_wrap=True)
     if output is not None:
-        json.dump(asdict(flood.report), output, indent=2)
+        output.write(json.dumps(asdict(flood.report), indent=2) + "\n")
     raise SystemExit(0 if flood.report.ok else 130 if flood.report.stopped_by == "Ctrl-C" else 1)
 
 

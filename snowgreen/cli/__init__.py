@@ -16,12 +16,9 @@ import click
 
 from .._version import __version__
 from ..errors import SnowgreenError
-from .cookie import cookie
-from .demo import demo, demo_node
+from . import cookie, demo, link, start
 from .errors import Failure, explained
-from .link import connect, ping
 from .signals import Interrupted
-from .start import start
 
 
 class _Group(click.Group):
@@ -50,7 +47,7 @@ def group(ctx: click.Context) -> None:
         ctx.color = False
 
 
-for _command in (start, connect, ping, cookie, demo, demo_node):
+for _command in (start.start, link.connect, link.ping, cookie.cookie, demo.demo, demo.demo_node):
     group.add_command(_command)
 
 

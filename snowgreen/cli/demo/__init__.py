@@ -38,17 +38,17 @@ def demo(plain: bool) -> None:
     Real processes on the loopback interface, with a throw-away cookie. Takes about ten seconds; exits
     with 0 only if every step was observed.
     """
-    with interruptible(), _view(plain) as view, Troupe() as troupe:
-        stage = Stage(troupe.inbox, view)
-        if isinstance(view, LiveView):
-            view.board = stage.board
-        try:
+    try:
+        with interruptible(), _view(plain) as view, Troupe() as troupe:
+            stage = Stage(troupe.inbox, view)
+            if isinstance(view, LiveView):
+                view.board = stage.board
             _play(troupe, stage, _PAUSE if isinstance(view, LiveView) else 0.0)
-        except StepFailed as failure:
-            raise Failure(str(failure)) from failure
-        except Interrupted:
-            click.echo("interrupted: the processes of the demo are being ended", err=True)
-            raise
+    except StepFailed as failure:
+        raise Failure(str(failure)) from failure
+    except Interrupted:
+        click.echo("interrupted; every process of the demo has been ended", err=True)
+        raise
     click.echo("Every step was observed, and every process has ended.")
 
 
