@@ -90,3 +90,13 @@ class Child:
 
 
 Spawn = Callable[..., Child]
+
+
+def until_line(stream: Any, text: str, timeout: float = 30.0) -> str:
+    """The next line of `stream` with `text` in it, read without stopping the loop."""
+    with gevent.Timeout(timeout, AssertionError(f"no line with {text!r} within {timeout:g} s")):
+        while True:
+            line = gevent.get_hub().threadpool.apply(stream.readline)
+            if text in line:
+                return str(line)
+            assert line, f"the stream ended without a line with {text!r}"
