@@ -27,7 +27,7 @@ from .errors import (
     TLSError,
     Unreachable,
 )
-from .events import Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
+from .events import ConnectionsRefused, Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
 from .link.bus import Subscription
 from .link.session import Session
 from .node import Node
@@ -40,6 +40,7 @@ __all__ = [
     "AuthenticationError",
     "Config",
     "ConfigurationError",
+    "ConnectionsRefused",
     "Cookie",
     "CookieError",
     "Event",

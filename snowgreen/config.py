@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import ConfigurationError
 
@@ -38,18 +39,39 @@ def _seconds(default: float, low: float = 0.001, high: float = 86_400.0) -> floa
     return field(default=default, metadata={"low": low, "high": high, "unit": "seconds"})
 
 
+def _rate(default: float) -> float:
+    return field(default=default, metadata={"low": 0.01, "high": 1e6, "unit": "connections a second"})
+
+
 def _count(default: int, unit: str, low: int, high: int) -> int:
     return field(default=default, metadata={"low": low, "high": high, "unit": unit})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits(_Checked):
-    """How much one peer may cost. Every peer, proved or not, is held to these."""
+    """How much peers may cost. ``Limits()`` is for a port that strangers can reach.
+
+    :meth:`trusted` is the profile for a network, or a machine, where many honest nodes share an address.
+    Single values can be changed in either: ``Limits(pending=256)``, ``Limits.trusted(max_frame=65536)``.
+    """
 
     #: Seconds for TLS alone, from accept or TCP connect; a total, whatever trickles in meanwhile.
     tls_timeout: float = _seconds(5.0)
     #: Seconds for TLS and the four messages together; a total.
     handshake_timeout: float = _seconds(10.0)
+    #: Handshakes under way at once, from everywhere. Each holds a descriptor and about 30 KB.
+    pending: int = _count(128, "handshakes", 1, 100_000)
+    #: Handshakes under way at once from one source: an IPv4 address, or an IPv6 /64.
+    pending_per_source: int = _count(16, "handshakes", 1, 100_000)
+    #: Of `pending`, the places kept for configured peers, so that strangers cannot keep them out.
+    pending_reserved: int = _count(32, "handshakes", 0, 100_000)
+    #: Seconds for which a handshake is safe. When all places are taken, one that is older may be ended in
+    #: favour of a newcomer: an honest one takes milliseconds.
+    pending_grace: float = _seconds(1.0)
+    #: New connections a second from one source, on average. Failures lower it for that source.
+    connections_per_second: float = _rate(20.0)
+    #: New connections from one source at once, after a quiet time.
+    connections_burst: int = _count(40, "connections", 1, 1_000_000)
     #: Bytes in one frame after the handshake. 16 MiB is the protocol's own bound.
     max_frame: int = _count(16 * MIB, "bytes", 1024, 16 * MIB)
     #: Seconds a peer may pause inside one frame before the link is given up.
@@ -58,8 +80,37 @@ class Limits(_Checked):
     outbox_bytes: int = _count(8 * MIB, "bytes", 1024, 1024 * MIB)
     #: Frames that wait for one peer to read before senders wait.
     outbox_frames: int = _count(10_000, "frames", 16, 10_000_000)
+    #: Dials to kept peers in progress at once, so that a return of all does not become a storm.
+    dials: int = _count(4, "dials", 1, 10_000)
     #: Peers whose dial history (two counters) is remembered after their link ended.
     remembered_peers: int = _count(4096, "peers", 16, 1_000_000)
+
+    def __post_init__(self) -> None:
+        # The short form of super() has no class cell under slots=True.
+        _Checked.__post_init__(self)
+        if self.pending_reserved >= self.pending:
+            raise ConfigurationError(
+                "pending_reserved",
+                f"must leave places for others: less than pending, which is {self.pending}",
+            )
+
+    @classmethod
+    def trusted(cls, **changes: Any) -> Limits:
+        """The profile for many nodes behind one address that are all ours.
+
+        The total deadlines and every bound after authentication stay as they are; what grows is how many
+        handshakes may be under way, and how fast they may come.
+        """
+        return cls(**{**_TRUSTED, **changes})
+
+
+_TRUSTED = {
+    "pending": 4096,
+    "pending_per_source": 4096,
+    "pending_reserved": 0,
+    "connections_per_second": 5000.0,
+    "connections_burst": 10_000,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

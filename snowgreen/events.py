@@ -78,4 +78,23 @@ class EventsDropped:
         return f"{self.count} events were dropped: this subscriber reads too slowly"
 
 
-Event: TypeAlias = NodeUp | NodeDown | HandshakeFailed | EventsDropped
+@dataclass(frozen=True, slots=True)
+class ConnectionsRefused:
+    """Connections were closed at the door, before TLS; told at most once a second, with their number."""
+
+    #: How many.
+    count: int
+    #: Where the last one came from, as ``host:port``.
+    address: str
+    #: Why that one was refused, in words.
+    reason: str
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} connections were refused at the door, the last from {self.address}: {self.reason}"
+        )
+
+
+Event: TypeAlias = NodeUp | NodeDown | HandshakeFailed | ConnectionsRefused | EventsDropped

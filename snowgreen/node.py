@@ -113,8 +113,7 @@ class Node:
         self._endpoint, self._dialer, self._listener = endpoint, Dialer(endpoint), listener
         heart().add(endpoint)
         if listener is not None:
-            listener.endpoint = endpoint
-            listener.start_accepting()
+            listener.serve(endpoint)
         return self
 
     def stop(self) -> None:
@@ -204,7 +203,7 @@ class Node:
     def _listen(self, address: Address) -> Listener:
         now = datetime.datetime.fromtimestamp(self._runtime.wall(), datetime.UTC)
         server = tls.server_tls(tls.ephemeral_certificate(now))
-        listener = Listener((address.host, address.port), server)
+        listener = Listener((address.host, address.port), server, self._config.limits)
         try:
             # Bound here, so that the name can carry the port; connections are accepted once the
             # endpoint stands.

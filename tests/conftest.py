@@ -20,7 +20,7 @@ FAST = snowgreen.Config(
     heartbeat_interval=30,
     probe_timeout=0.3,
     duplicate_wait=0.1,
-    limits=snowgreen.Limits(tls_timeout=2, handshake_timeout=4),
+    limits=snowgreen.Limits.trusted(tls_timeout=2, handshake_timeout=4),
 )
 
 MakeNode = Callable[..., snowgreen.Node]

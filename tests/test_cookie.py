@@ -347,7 +347,8 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(
-    ("value", "wrapped"), [(VALUE, VALUE.encode()), ("é" * 8, "é".encode() * 8), (b"\xff" * 16, b"\xff" * 16)]
+    ("value", "wrapped"),
+    [(VALUE, VALUE.encode()), ("é" * 8, "é".encode() * 8), (b"\xff" * 16, b"\xff" * 16)],
 )
 def test_text_and_bytes_are_wrapped(value, wrapped):
     """Text counts as UTF-8 and bytes as they are; the source is kept for messages."""

@@ -15,10 +15,11 @@ import gevent
 import gevent.subprocess as subprocess
 import pytest
 
-from snowgreen import Node, NodeDown, NodeUp
+from snowgreen import Config, Limits, Node, NodeDown, NodeUp
 
 FLOOD = Path(__file__).parents[1] / "tools" / "flood.py"
 COOKIE = "a cookie for the flooded node"
+OPEN = Config(limits=Limits.trusted())
 ENDED = 60
 
 
@@ -106,7 +107,7 @@ def test_the_descriptor_limit_is_met_on_the_way(out: Path) -> None:
 
 def test_a_wrong_cookie_is_counted_by_its_error(out: Path) -> None:
     """Every link that a running node refuses for its cookie counts as an AuthenticationError."""
-    with Node("target@127.0.0.1:0", cookie=COOKIE) as node:
+    with Node("target@127.0.0.1:0", cookie=COOKIE, config=OPEN) as node:
         given = "--target", node.name, "--links", 20, "--hold", 0, "--json", out
         status, output = run(*given, env=environment("not the cookie of that node"))
         assert not node.sessions
@@ -122,7 +123,7 @@ def test_a_running_node_sees_the_links_that_are_reported(out: Path, tmp_path: Pa
     file = tmp_path / "cookie"
     file.touch(mode=0o600)
     file.write_text(COOKIE)
-    with Node("target@127.0.0.1:0", cookie=COOKIE) as node, node.subscribe() as events:
+    with Node("target@127.0.0.1:0", cookie=COOKIE, config=OPEN) as node, node.subscribe() as events:
         given = "--target", node.name, "--links", 30, "--hold", 0.1, "--json", out
         status, output = run(*given, "--cookie-file", file, "--server-pid", os.getpid())
         with gevent.Timeout(5):

@@ -1,5 +1,6 @@
 """The two machines: known answers, every order of messages, every policy, and those who interfere."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_any_cut_ends_in_a_link(form, pieces):
 @every_cut
 @pytest.mark.parametrize("behind", [Tag.ACK, Tag.REPLY])
 def test_early_data_is_kept(form, chunks, behind):
-    """Frames right behind the last message come out of Established.decoder, whole, cut and large ones alike."""
+    """Frames right behind the last message come out of Established.decoder, whole, cut and large ones."""
     frames = [b"\xf0" + b"ping 123", b"", b"x" * 6000, b"last"]
     outcome = run_pair(*pair_for(form), chunks=chunks, trailing={behind: b"".join(map(framed, frames))})
     outcome.check_agreement(form)
@@ -167,6 +168,20 @@ def test_a_message_too_many_behind_the_challenge_is_refused(form, chunks):
     """An ACK that comes before the REPLY can have been read proves nothing and ends the handshake."""
     outcome = run_pair(*pair_for(form), chunks=chunks, trailing={Tag.CHALLENGE: framed(b"\x04" + b"p" * 32)})
     assert outcome.initiator.refused().cause in (Cause.AUTHENTICATION, Cause.MALFORMED)
+
+
+def test_what_was_due_is_sent_before_a_refusal():
+    """Where a good message and a bad one arrive together, the answer to the first goes out, then the REJECT."""
+    acceptor = make_acceptor()
+    step = acceptor.feed(make_initiator().start().send + framed(b"bad"))
+    assert [payload[0] for payload in unframed(step.send)] == [Tag.CHALLENGE, Tag.REJECT]
+    initiator = make_initiator()
+    initiator.start()
+    stop = initiator.feed(framed(genuine()[Tag.CHALLENGE]) + framed(b"bad"))
+    assert isinstance(stop, Challenged)
+    step = initiator.prove()
+    assert isinstance(step, Refused)
+    assert [payload[0] for payload in unframed(step.send)] == [Tag.REPLY, Tag.REJECT]
 
 
 # The order of messages
@@ -491,7 +506,7 @@ def proofs_sent(side):
 @pytest.mark.parametrize(("one", "other"), AGREED)
 @every_cut
 def test_policies_meet(one, other, chunks):
-    """The best form both allow comes about; where there is none both sides name the policy, before any proof."""
+    """The best form both allow comes about; where there is none both name the policy, before any proof."""
     outcome = run_pair(make_initiator(**POLICIES[one]), make_acceptor(**POLICIES[other]), chunks=chunks)
     form = AGREED[one, other]
     if form is not None:
@@ -629,7 +644,7 @@ def test_another_version_is_answered_as_such(version):
     ("bindings", "works"), [(0, False), (1, True), (2, False), (3, True), (0xFE, False), (0xFF, True)]
 )
 def test_only_the_certificate_binds(bindings, works):
-    """An offer without the one binding this side has is refused; further ones offered beside it do no harm."""
+    """An offer without the one binding this side has is refused; others offered beside it do no harm."""
     step = make_acceptor().feed(framed(bound_name(bindings=bindings)))
     if works:
         assert messages.decode_challenge(unframed(step.send)[0]).ext.binding == 1
@@ -650,7 +665,7 @@ def test_a_binding_that_was_not_offered_is_malformed(binding):
 
 
 def test_an_unknown_tail_is_ignored_and_authenticated():
-    """A later version's hello, longer at its end, links with this one; what its tail says is under the proof."""
+    """A later version's longer hello links with this one, and what its tail says is under the proof."""
 
     def append(payload):
         at = payload.rindex(b"SGX1") + 4
@@ -972,6 +987,13 @@ def test_a_reject_proved_for_something_else_is_not_believed(reject):
     )
 
 
+@pytest.mark.parametrize("code", HINTED)
+def test_a_hint_with_a_genuine_mac_stays_a_hint(code):
+    """Only codes from 16 on decline; a proved BUSY or AUTH_FAILED means no more than a bare one."""
+    reject = messages.encode_reject(proved_reject(code))
+    assert machine_in(State.AWAIT_ACK, "initiator").feed(framed(reject)).cause is HINTED[code]
+
+
 def test_an_unknown_code_that_is_proved_is_believed():
     """A later version's reason declines the link, with its number."""
     step = machine_in(State.AWAIT_ACK, "initiator").feed(framed(messages.encode_reject(proved_reject(200))))
@@ -1090,6 +1112,7 @@ def test_proofs_are_compared_in_constant_time(monkeypatch):
 # Garbage
 
 
+@functools.cache
 def stranger_payloads():
     """Well-formed messages from somebody who knows the protocol and no cookie."""
     strange = {"bound": (OTHER_KEYS,), "classic": b"a stranger's classic cookie"}
@@ -1115,14 +1138,11 @@ def garbage(draw):
         elif kind == "tagged":
             stream += framed(bytes([draw(st.sampled_from(list(Tag)))]) + draw(st.binary(max_size=80)))
         else:
-            payload = bytearray(draw(st.sampled_from(STRANGER)))
+            payload = bytearray(draw(st.sampled_from(stranger_payloads())))
             if kind == "damaged":
                 payload[draw(st.integers(0, len(payload) - 1))] ^= draw(st.integers(1, 255))
             stream += framed(bytes(payload))
     return draw(st.sampled_from([whole, byte_by_byte, in_pieces([5, 0, 31])]))(stream)
-
-
-STRANGER = stranger_payloads()
 
 
 @given(

@@ -265,7 +265,7 @@ PLANTED = {
     "link/table.py": "from .tls import x",
     "node.py": "import snowgreen\nfrom gevent import monkey\nmonkey.patch_all()\ntry: pass\nexcept: pass",
     "web.py": "from gevent.monkey import patch_socket as p\nfrom snowgreen.__main__ import main",
-    "metrics.py": "from snowgreen import node\nimport pickle as p\nfrom dill import loads\nfrom .names import *",
+    "metrics.py": "from . import node\nimport pickle as p\nfrom dill import loads\nfrom .names import *",
     "__main__.py": "from gevent import monkey\nmonkey.patch_all()\nfrom . import web, metrics",
 }
 
@@ -304,7 +304,7 @@ def test_the_rules_find_what_they_forbid(planted):
 
 def test_circles_are_found_and_late_imports_are_none(tmp_path):
     """Two modules that need each other to be imported are found; a late or type-only import is no circle."""
-    late = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import one\ndef f():\n    from . import one"
+    late = "import typing\nif typing.TYPE_CHECKING:\n    from . import one\ndef f():\n    from . import one"
     for name, other, found in (("a", "from . import one", True), ("b", late, False)):
         root = tmp_path / name / "snowgreen"
         root.mkdir(parents=True)

@@ -280,7 +280,7 @@ def test_connections_accepted_while_stopping_are_closed(make_node: MakeNode) -> 
     """A handshake under way when the node stops ends with it."""
     node = make_node()
     sock = raw.client(node.address)
-    until(lambda: node._listener._handlers, "it is being handled")
+    until(lambda: node._listener.admission.pending, "it is being handled")
     node.stop()
     assert raw.read_exactly(sock, 1) == b""
     sock.close()

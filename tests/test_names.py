@@ -213,7 +213,11 @@ def test_printable_is_short_and_harmless(text, limit):
     assert shown.removesuffix("…").isascii()
 
 
-@pytest.mark.parametrize(("size", "shown"), [(80, "x" * 80), (81, "x" * 79 + "…"), (4000, "x" * 79 + "…")])
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(80, "x" * 80), (81, "x" * 79 + "…"), (4000, "x" * 79 + "…")],
+    ids=["80", "81", "4000"],
+)
 def test_printable_cuts_at_its_limit(size, shown):
     """A text of exactly the limit stays whole; a longer one ends in an ellipsis."""
     assert printable("x" * size) == shown

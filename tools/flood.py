@@ -45,7 +45,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from snowgreen import Cookie, CookieError, InvalidName, LinkTimeout, Node, Session, SnowgreenError
+from snowgreen import (
+    Config,
+    Cookie,
+    CookieError,
+    InvalidName,
+    Limits,
+    LinkTimeout,
+    Node,
+    Session,
+    SnowgreenError,
+)
 from snowgreen import cookie as cookies
 from snowgreen.names import is_loopback, parse_name
 
@@ -68,7 +78,8 @@ def serve() -> None:
     """Be a node, and give a line of JSON for each line of JSON, until there are no more."""
     orders = map(json.loads, FileObject(sys.stdin.fileno(), "r", closefd=False))
     first = next(orders)
-    with Node("flooded@127.0.0.1:0", cookie=first["cookie"]) as node:
+    config = Config(limits=Limits.trusted())  # by default so many from one address would be kept out
+    with Node("flooded@127.0.0.1:0", cookie=first["cookie"], config=config) as node:
         for order in itertools.chain([first], orders):  # there is one kind of order so far
             answer = {"number": order["number"], "name": node.name, "sessions": len(node.sessions)}
             print(json.dumps(answer), flush=True)
@@ -164,6 +175,7 @@ class Fleet:
     concurrency: int
     #: The target's process, if it is known: it may run out of descriptors, too.
     server_pid: int | None
+    config: Config = field(default_factory=Config)
     links: list[tuple[Node, Session]] = field(default_factory=list)
     #: Seconds from dialing to the session, of each link that was made.
     latencies: list[float] = field(default_factory=list)
@@ -182,7 +194,7 @@ class Fleet:
         began = time.perf_counter()
         with contextlib.ExitStack() as stack:
             name = f"flood-{number:06}@127.0.0.1:0"
-            node = stack.enter_context(Node(name, listen=False, cookie=self.cookie))
+            node = stack.enter_context(Node(name, listen=False, cookie=self.cookie, config=self.config))
             try:
                 session = node.connect(self.target, self.timeout)
             except Exception as error:  # noqa: BLE001  # whatever becomes of a link is what is counted
@@ -197,8 +209,7 @@ class Fleet:
         trips: list[float] = []
         failures = 0
         until = time.monotonic() + seconds
-        sample = random.sample(self.links, min(SAMPLE, len(self.links)))
-        for _node, session in itertools.cycle(sample):
+        for _node, session in itertools.cycle(random.sample(self.links, min(SAMPLE, len(self.links)))):
             if time.monotonic() > until:
                 break
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.socket
 from gevent.server import StreamServer
-from greenlet import greenlet
 
-from ..errors import LinkError, SessionError
+from ..config import Limits
+from ..errors import LinkError, LinkTimeout, SessionError
+from ..events import ConnectionsRefused
 from ..names import Address
+from ..protocol.admission import Admission, Rates, Refusal
 from ..protocol.handshake import Cause, Form, Proved, Refused
 from ..protocol.messages import RejectCode
 from ..protocol.pairing import Admit, Candidate, Probe
@@ -31,17 +34,56 @@ if TYPE_CHECKING:
 log = logging.getLogger("snowgreen.listener")
 
 
+#: Errors of accept() that mean: not now.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: Seconds between two looks whether a paused listener may go on.
+_PAUSE = 0.05
+#: Seconds between two events, or log lines, about what was refused at the door.
+_QUIET = 1.0
+
+
+class _Evicted(gevent.GreenletExit):
+    """Ends a handshake that had its time, in favour of a newcomer."""
+
+
 class Listener(StreamServer):
     """Accepts, secures, authenticates and registers; what comes after is the session's.
 
-    :param endpoint: the node's link side; set before :meth:`start`.
+    Who may begin a handshake :class:`~snowgreen.protocol.admission.Admission` decides, before a greenlet is
+    spent on it; while it is full, nothing is accepted, and the kernel's backlog holds the next ones.
+
+    :param server: the certificate to present.
+    :param limits: the bounds on handshakes.
     """
 
-    def __init__(self, address: tuple[str, int], server: tls.ServerTLS, *, backlog: int = 1024) -> None:
-        super().__init__(address, backlog=backlog)
+    # How the base class spells "none": it stops by setting both.
+    _watcher: Any
+    _timer: Any
+
+    def __init__(
+        self, address: tuple[str, int], server: tls.ServerTLS, limits: Limits, *, backlog: int = 1024
+    ) -> None:
         self.endpoint: Endpoint | None = None
+        self._handlers: dict[int, gevent.Greenlet[..., Any]] = {}
+        # Without a spawner handle() runs in the loop, and spends a greenlet only on who is let in.
+        super().__init__(address, backlog=backlog, spawn=None)
         self._server = server
-        self._handlers: set[greenlet] = set()
+        rates = Rates(
+            limits.pending,
+            limits.pending_per_source,
+            limits.pending_reserved,
+            limits.connections_per_second,
+            limits.connections_burst,
+            limits.pending_grace,
+        )
+        self.admission = Admission(rates, self._is_configured)
+        self._refused = 0
+        self._told_at = float("-inf")
+
+    def serve(self, endpoint: Endpoint) -> None:
+        """Begin to accept, for `endpoint`."""
+        self.endpoint = endpoint
+        self.start_accepting()
 
     @classmethod
     def get_listener(
@@ -68,26 +110,83 @@ class Listener(StreamServer):
         address: tuple[Any, ...] = self.socket.getsockname()
         return Address(str(address[0]), int(address[1]))
 
-    def handle(self, sock: gevent.socket.socket, address: tuple[Any, ...]) -> None:
-        """One connection, in a greenlet of its own."""
-        endpoint = self.endpoint
-        if endpoint is None:  # accepted in the moment between bind and start
-            sock.close()
-            return
-        handler = gevent.getcurrent()
-        self._handlers.add(handler)
-        try:
-            _Inbound(endpoint, self._server, address).run(sock)
-        finally:
-            self._handlers.discard(handler)
-
-    def do_close(self, sock: gevent.socket.socket, *args: Any) -> None:
-        """Leave the socket alone: by now a session owns its descriptor, or :meth:`handle` closed it."""
-
     def close(self) -> None:
         """Stop accepting, and end the handshakes under way."""
         super().close()
-        gevent.killall(list(self._handlers), block=False)
+        gevent.killall(list(self._handlers.values()), block=False)
+
+    # Called by the base class, in the loop: nothing here may wait.
+
+    def full(self) -> bool:
+        """Whether to leave the next connection in the kernel's backlog."""
+        endpoint = self.endpoint
+        if endpoint is None:
+            return True
+        return self.admission.full(
+            endpoint.runtime.monotonic(), anyone_configured=bool(endpoint.configured_sources)
+        )
+
+    def do_read(self) -> Any:
+        """Accept one connection; None when there is none, or no descriptor for it."""
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self.stop_accepting()
+            self._tell("this node", f"no descriptor left to accept with ({errno.errorcode[error.errno]})")
+            return None
+
+    def handle(self, sock: gevent.socket.socket, address: tuple[Any, ...]) -> None:
+        """Take the accepted connection in, or close it."""
+        endpoint = self.endpoint
+        if endpoint is None:
+            sock.close()
+            return
+        verdict = self.admission.arrive(str(address[0]), endpoint.runtime.monotonic())
+        if isinstance(verdict, Refusal):
+            sock.close()
+            self._tell(_shown(address), verdict.value)
+            return
+        if verdict.evict is not None:
+            self._handlers[verdict.evict].kill(_Evicted, block=False)
+        inbound = _Inbound(endpoint, self._server, address)
+        handler = self._handlers[verdict.ticket] = gevent.spawn(inbound.run, sock)
+
+        def done(_: object) -> None:
+            sock.close()  # only of use if the handler was ended before it began
+            del self._handlers[verdict.ticket]
+            self.admission.done(verdict.ticket, endpoint.runtime.monotonic(), failed=inbound.failed)
+
+        handler.rawlink(done)
+
+    def do_close(self, *args: Any) -> None:
+        """Leave the socket alone when :meth:`handle` returns: the handshake has only begun."""
+
+    def _do_read(self) -> None:
+        super()._do_read()  # type: ignore[misc]  # missing from gevent's stubs
+        if self._watcher is None and self._timer is None and self.started:
+            # Full, or out of descriptors: look again soon.
+            self._timer = self.loop.timer(_PAUSE)
+            self._timer.start(self._resume)
+
+    def _resume(self) -> None:
+        if self.started:
+            self.start_accepting()
+
+    def _is_configured(self, source: str) -> bool:
+        return self.endpoint is not None and source in self.endpoint.configured_sources
+
+    def _tell(self, address: str, reason: str) -> None:
+        """Say, now and again, that connections are refused."""
+        self._refused += 1
+        endpoint = self.endpoint
+        if endpoint is None or endpoint.runtime.monotonic() - self._told_at < _QUIET:
+            return
+        event = ConnectionsRefused(self._refused, address, reason, endpoint.runtime.wall())
+        self._told_at, self._refused = endpoint.runtime.monotonic(), 0
+        log.warning("%s", event)
+        endpoint.bus.publish(event)
 
 
 class _Inbound:
@@ -100,6 +199,8 @@ class _Inbound:
         self.claimed: str | None = None
         #: A REJECT is on its way to the peer, and wants to arrive.
         self.rejected = False
+        #: Whether it counts against its source.
+        self.failed = False
 
     def run(self, raw: gevent.socket.socket) -> None:
         endpoint, limits = self.endpoint, self.endpoint.config.limits
@@ -115,17 +216,21 @@ class _Inbound:
                 secure(sock, limits.tls_timeout, None, classic=endpoint.allows_classic())
                 kept = self._handshake(sock) is not None
         except LinkError as error:
-            endpoint.handshake_failed(
-                error,
-                claimed=self.claimed,
-                address=str(Address(str(self.address[0]), int(self.address[1]))),
-                initiated=False,
-            )
+            self._report(error)
+        except _Evicted:
+            self._report(LinkTimeout("it was slow, and made room for newer connections"))
+            raise
         finally:
             if self.rejected and sock is not None:
                 part(sock)
             elif not kept:
                 (raw if sock is None else sock).close()
+
+    def _report(self, error: LinkError) -> None:
+        self.failed = True
+        self.endpoint.handshake_failed(
+            error, claimed=self.claimed, address=_shown(self.address), initiated=False
+        )
 
     def _handshake(self, sock: gevent.ssl.SSLSocket) -> Session | None:
         endpoint = self.endpoint
@@ -215,3 +320,7 @@ def probe(session: Session, timeout: float) -> bool:
     except SessionError:
         session.close(f"no answer to a ping for {timeout:g} s, while the peer was dialing in anew")
     return not session.closed
+
+
+def _shown(address: tuple[Any, ...]) -> str:
+    return str(Address(str(address[0]), int(address[1])))

@@ -282,8 +282,8 @@ _HINTS = {
     RejectCode.BUSY: (Cause.BUSY, "the peer says that it is busy; try again later"),
     RejectCode.AUTH_FAILED: (
         Cause.AUTHENTICATION,
-        "the peer says that our proof of the cookie is wrong: the two nodes have different cookies, "
-        "or something between them ends the TLS connection",
+        "the peer says that our proof of the cookie is wrong: the two nodes have different cookies "
+        "(or something between them ends the TLS connection)",
     ),
 }
 
@@ -567,8 +567,8 @@ class Acceptor(_Machine):
         if not self._verify(self._peer.form, reply):
             return self._refuse(
                 Cause.AUTHENTICATION,
-                "the peer could not prove the cookie: the two nodes have different cookies, "
-                "or something between them ends the TLS connection",
+                "the peer could not prove the cookie: the two nodes have different cookies "
+                "(or something between them ends the TLS connection)",
                 RejectCode.AUTH_FAILED,
             )
         self._move(Tag.REPLY)
