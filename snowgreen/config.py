@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ConfigurationError
+from .names import printable
 
 MIB = 1024 * 1024
 
@@ -23,16 +24,23 @@ class _Checked:
                 continue
             whole = item.type == "int"
             fitting = isinstance(value, int) if whole else isinstance(value, int | float)
-            if not fitting or isinstance(value, bool) or not math.isfinite(value):
+            # An int is finite, and may be too large for isfinite().
+            if not fitting or isinstance(value, bool) or not (isinstance(value, int) or math.isfinite(value)):
                 kind = "a whole number" if whole else "a number"
                 raise ConfigurationError(
-                    item.name, f"must be {kind} of {item.metadata['unit']}, not {value!r}"
+                    item.name, f"must be {kind} of {item.metadata['unit']}, not {_shown(value)}"
                 )
             high = item.metadata["high"]
             if not low <= value <= high:
-                raise ConfigurationError(
-                    item.name, f"must be from {low:g} to {high:g} {item.metadata['unit']}, not {value!r}"
-                )
+                bounds = f"from {_shown(low)} to {_shown(high)} {item.metadata['unit']}"
+                raise ConfigurationError(item.name, f"must be {bounds}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    try:
+        return printable(repr(value), 40)
+    except ValueError:  # Python writes no int of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _seconds(default: float, low: float = 0.001, high: float = 86_400.0) -> float:
@@ -63,8 +71,8 @@ class Limits(_Checked):
     pending: int = _count(128, "handshakes", 1, 100_000)
     #: Handshakes under way at once from one source: an IPv4 address, or an IPv6 /64.
     pending_per_source: int = _count(16, "handshakes", 1, 100_000)
-    #: Of `pending`, the places kept for configured peers, so that strangers cannot keep them out.
-    pending_reserved: int = _count(32, "handshakes", 0, 100_000)
+    #: The share of `pending` kept for configured peers, so that strangers cannot keep them out.
+    reserved_share: float = field(default=0.25, metadata={"low": 0.0, "high": 0.9, "unit": "of the whole"})
     #: Seconds for which a handshake is safe. When all places are taken, one that is older may be ended in
     #: favour of a newcomer: an honest one takes milliseconds.
     pending_grace: float = _seconds(1.0)
@@ -85,15 +93,6 @@ class Limits(_Checked):
     #: Peers whose dial history (two counters) is remembered after their link ended.
     remembered_peers: int = _count(4096, "peers", 16, 1_000_000)
 
-    def __post_init__(self) -> None:
-        # The short form of super() has no class cell under slots=True.
-        _Checked.__post_init__(self)
-        if self.pending_reserved >= self.pending:
-            raise ConfigurationError(
-                "pending_reserved",
-                f"must leave places for others: less than pending, which is {self.pending}",
-            )
-
     @classmethod
     def trusted(cls, **changes: Any) -> Limits:
         """The profile for many nodes behind one address that are all ours.
@@ -107,7 +106,7 @@ class Limits(_Checked):
 _TRUSTED = {
     "pending": 4096,
     "pending_per_source": 4096,
-    "pending_reserved": 0,
+    "reserved_share": 0.0,
     "connections_per_second": 5000.0,
     "connections_burst": 10_000,
 }

@@ -107,8 +107,10 @@ def find(
     """
     if given is not None:
         return given
-    if VARIABLE in environ:
-        return Cookie.wrap(environ[VARIABLE], VARIABLE, weak=weak)
+    values = [environ[VARIABLE]] if VARIABLE in environ else []
+    del environ  # a traceback from here on must not show it, nor the list, which is emptied in time
+    if values:
+        return Cookie.wrap(values.pop(), VARIABLE, weak=weak)
     path = path or default_path()
     for _ in range(3):  # another process may create the file, or remove it, between two looks
         try:
@@ -134,10 +136,11 @@ def load(path: Path, *, weak: bool = False) -> Cookie:
         raise
     except OSError as error:
         raise CookieError("cookie", f"{path} cannot be opened: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):  # before open(), which takes no directory and would leak it
+        os.close(descriptor)
+        raise CookieError("cookie", f"{path} is not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise CookieError("cookie", f"{path} is not a regular file")
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise CookieError(
@@ -145,7 +148,7 @@ def load(path: Path, *, weak: bool = False) -> Cookie:
             )
         if status.st_uid not in (os.geteuid(), 0):
             raise CookieError("cookie", f"{path} belongs to another user (uid {status.st_uid})")
-        return Cookie.wrap(_one_line(file.read(MAX_LENGTH + 2)), str(path), weak=weak)
+        return Cookie.wrap(_one_line(file.read(MAX_LENGTH + 3)), str(path), weak=weak)
 
 
 def create(
@@ -158,9 +161,12 @@ def create(
     :raises FileExistsError: if it is there and `replace` is false.
     :raises CookieError: if the directory cannot be written.
     """
-    temporary: str | None = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:  # FileExistsError too: there, what exists is no directory
+        raise CookieError("cookie", f"{path} cannot be written: {error.strerror}") from error
+    temporary: str | None = None
+    try:
         descriptor, temporary = tempfile.mkstemp(prefix=".cookie-", dir=path.parent)  # mode 0600
         with open(descriptor, "w") as file:
             file.write(entropy(_RANDOM_BYTES).hex() + "\n")

@@ -17,7 +17,7 @@
     │   ├── PolicyError             the form of handshake is not allowed here or there
     │   ├── NameMismatch            dialed one node, met another
     │   ├── SelfLinkError           dialed oneself
-    │   └── Rejected                the peer, authenticated, declined; see ``code``
+    │   └── Rejected                the peer declined; see ``code``
     └── SessionError                a live session could not do what was asked
         ├── SessionClosed           it has ended; see ``reason``
         ├── PingTimeout             no answer in time (also a TimeoutError)
@@ -28,9 +28,24 @@ Messages never hold a secret nor bytes as a peer sent them; what a peer claims i
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SnowgreenError(Exception):
     """The root: catching it catches all that snowgreen raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again: a constructor's own arguments are not what `args` holds.
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    cls: type[SnowgreenError], args: tuple[object, ...], state: dict[str, object]
+) -> SnowgreenError:
+    error = cls.__new__(cls)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 class ConfigurationError(SnowgreenError, ValueError):
@@ -112,7 +127,7 @@ class SelfLinkError(LinkError):
 
 
 class Rejected(LinkError):
-    """The peer, which proved the cookie, declined the link.
+    """The peer declined the link. It had proved the cookie, unless the code is BUSY.
 
     :ivar code: the REJECT code, a member of :class:`snowgreen.RejectCode`.
     """

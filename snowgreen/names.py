@@ -18,6 +18,7 @@ MAX_NAME_BYTES = 255
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 # RFC 1123 labels, and the underscore that container names have.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
+_NUMBER = re.compile(r"(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 _PORT = re.compile(r"(?:0|[1-9][0-9]{0,4})\Z")
 
 
@@ -50,7 +51,7 @@ class NodeName(NamedTuple):
     def with_port(self, port: int) -> NodeName:
         """This name as announced from `port`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return NodeName(f"{self.name}@{host}:{port}", self.name, self.host, port)
+        return parse_name(f"{self.name}@{host}:{port}")  # the port may have made it too long
 
     def __str__(self) -> str:
         return self.text
@@ -99,6 +100,8 @@ def parse_address(text: str, *, argument: str = "address", default_port: int = D
 
     :raises ConfigurationError: naming `argument` and the defect.
     """
+    if not isinstance(text, str):
+        raise ConfigurationError(argument, f"an address is a str, not {type(text).__name__}")
     try:
         return Address(*_split_address(text, default_port))
     except ValueError as defect:
@@ -137,7 +140,7 @@ def _split_address(place: str, default_port: int) -> tuple[str, int]:
     labels = host.split(".")
     if not all(_LABEL.match(label) for label in labels) or len(host) > 253:
         raise ValueError("the host is neither a host name, nor an IPv4 address, nor a bracketed IPv6 address")
-    if labels[-1].isdigit():
+    if _NUMBER.match(labels[-1]):  # resolvers take such a host for an IPv4 address, in hexadecimal, too
         try:
             ipaddress.IPv4Address(host)
         except ValueError:

@@ -50,8 +50,8 @@ def test_both_ends_of_a_range_belong_to_it(cls, item):
 def test_what_is_beyond_a_range_is_refused(cls, item):
     """One step beyond either end is refused, with the field's name, its unit and the value."""
     low, high = item.metadata["low"], item.metadata["high"]
-    step = 1 if item.type == "int" else low / 2
-    for value in (low - step, high + step, -1, 0):
+    step = 1 if item.type == "int" else low / 2 or 0.1
+    for value in (low - step, high + step, -1):
         with pytest.raises(ConfigurationError, match="must be from") as caught:
             cls(**{item.name: value})
         assert caught.value.argument == item.name

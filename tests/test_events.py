@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from snowgreen.errors import AuthenticationError
-from snowgreen.events import Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
+from snowgreen.events import ConnectionsRefused, Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
 
 ERROR = AuthenticationError("the cookies differ", peer="bob@h:1")
 
@@ -19,6 +19,10 @@ EVENTS = [
     (
         HandshakeFailed("bob@h:1", "10.0.0.1:7", False, ERROR, 1.5),
         "the link from 10.0.0.1:7, which claims to be bob@h:1, failed: the cookies differ",
+    ),
+    (
+        ConnectionsRefused(12, "10.0.0.1:7", "its source connects too often", 1.5),
+        "12 connections were refused at the door, the last from 10.0.0.1:7: its source connects too often",
     ),
     (EventsDropped(3), "3 events were dropped: this subscriber reads too slowly"),
 ]

@@ -45,18 +45,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from snowgreen import (
-    Config,
-    Cookie,
-    CookieError,
-    InvalidName,
-    Limits,
-    LinkTimeout,
-    Node,
-    Session,
-    SnowgreenError,
-)
+from snowgreen import Config, Cookie, Limits, Node, Session
 from snowgreen import cookie as cookies
+from snowgreen.errors import CookieError, InvalidName, LinkTimeout, SnowgreenError
 from snowgreen.names import is_loopback, parse_name
 
 #: Descriptors left free in each process, for what it opens beside its links.
@@ -149,8 +140,7 @@ def usage(pid: int | None) -> dict[str, float] | None:
     figures["cpu_ms"] = (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError):
         for line in (process / "smaps_rollup").read_text().splitlines():
-            # This RSS is exact, the other one is about right. PSS moves with the programs that share files
-            # with this one; its anonymous part does not.
+            # This RSS is exact. PSS moves with others who share files; its anonymous part does not.
             if line.startswith(("Rss:", "Pss:", "Pss_Anon:")):
                 figures[line.partition(":")[0].lower() + "_kb"] = float(line.split()[1])
     return figures

@@ -64,8 +64,6 @@ class Endpoint:
         )
         #: Told of every session as it is registered: the dialer's waiters may be served by it.
         self.on_registered: Callable[[Session], None] = lambda session: None
-        #: Sources (IP addresses) of the operator's own peers, for whom the listener keeps places.
-        self.configured_sources: set[str] = set()
         self._keys = keys
         self._classic = classic
         self._decoy = runtime.entropy(32) if classic else b""

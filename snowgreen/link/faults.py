@@ -98,7 +98,11 @@ def securing(error: OSError, peer: str | None) -> LinkError:
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":
-            return TLSError("the other end closed the connection during the TLS handshake", peer=peer)
+            return TLSError(
+                "the other end closed the connection during the TLS handshake; a node does so too when this "
+                "address connects too often, or has too many handshakes under way",
+                peer=peer,
+            )
         if reason in _NOT_TLS:
             return NotTLSError("the other end does not speak TLS", peer=peer)
         if reason in _OLD_TLS:

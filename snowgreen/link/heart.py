@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -22,50 +24,54 @@ class Heart:
     """One hub's sweep over the nodes that started there; it runs while there are any."""
 
     def __init__(self) -> None:
-        self._endpoints: list[Endpoint] = []
+        self._endpoints: dict[int, Endpoint] = {}
+        self._interval = math.inf  # the shortest that any of them needs
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def add(self, endpoint: Endpoint) -> None:
         """Look after the sessions of `endpoint`, too."""
-        asleep_for = self._interval if self._endpoints else 0.0
-        self._endpoints.append(endpoint)
-        if self._greenlet is not None:
-            if asleep_for <= self._interval:
-                return
-            self._greenlet.kill(block=False)  # it would sleep for longer than this node can wait
-        self._greenlet = gevent.spawn(self._run)
+        self._endpoints[id(endpoint)] = endpoint
+        needed = sweep_interval(endpoint.pulse)
+        if needed < self._interval:
+            self._interval = needed
+            self._stop()  # it would sleep for longer than this node can wait
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
 
     def remove(self, endpoint: Endpoint) -> None:
         """Look after `endpoint` no longer."""
-        if endpoint in self._endpoints:
-            self._endpoints.remove(endpoint)
-        if not self._endpoints and self._greenlet is not None:
+        if self._endpoints.pop(id(endpoint), None) is None:
+            return
+        if not self._endpoints:
+            self._interval = math.inf
+            self._stop()
+        elif sweep_interval(endpoint.pulse) <= self._interval:
+            self._interval = min(sweep_interval(other.pulse) for other in self._endpoints.values())
+
+    def _stop(self) -> None:
+        if self._greenlet is not None:
             self._greenlet.kill(block=False)
             self._greenlet = None
 
-    @property
-    def _interval(self) -> float:
-        return min(sweep_interval(endpoint.pulse) for endpoint in self._endpoints)
-
     def _run(self) -> None:
-        while self._endpoints:
-            clock = self._endpoints[0].runtime.monotonic
+        while True:
+            clock = next(iter(self._endpoints.values())).runtime.monotonic
             due = clock() + self._interval
             gevent.sleep(self._interval)
-            grace = clock() - due > STALL
-            for endpoint in list(self._endpoints):
-                sweep(endpoint, grace=grace)
+            sweep(list(self._endpoints.values()), grace=clock() - due > STALL)
 
 
-def sweep(endpoint: Endpoint, *, grace: bool) -> None:
-    """Look once at every session of `endpoint`, giving way to the loop in between."""
-    sessions = list(endpoint.table.sessions.values())
-    for start in range(0, len(sessions), _SLICE):
-        if start:
-            gevent.sleep(0)
+def sweep(endpoints: Iterable[Endpoint], *, grace: bool) -> None:
+    """Look once at every session of `endpoints`, giving way to the loop in between."""
+    seen = 0
+    for endpoint in endpoints:
         now = endpoint.runtime.monotonic()
-        for session in sessions[start : start + _SLICE]:
+        for session in list(endpoint.table.sessions.values()):
             session.beat(now, grace=grace)
+            seen += 1
+            if seen % _SLICE == 0:
+                gevent.sleep(0)
+                now = endpoint.runtime.monotonic()
 
 
 _hearts: WeakKeyDictionary[gevent.hub.Hub, Heart] = WeakKeyDictionary()

@@ -71,12 +71,14 @@ class Listener(StreamServer):
         rates = Rates(
             limits.pending,
             limits.pending_per_source,
-            limits.pending_reserved,
+            int(limits.pending * limits.reserved_share),
             limits.connections_per_second,
             limits.connections_burst,
             limits.pending_grace,
         )
-        self.admission = Admission(rates, self._is_configured)
+        #: Sources of the operator's own peers, for whom places are kept.
+        self.configured: set[str] = set()
+        self.admission = Admission(rates, self.configured)
         self._refused = 0
         self._told_at = float("-inf")
 
@@ -122,9 +124,7 @@ class Listener(StreamServer):
         endpoint = self.endpoint
         if endpoint is None:
             return True
-        return self.admission.full(
-            endpoint.runtime.monotonic(), anyone_configured=bool(endpoint.configured_sources)
-        )
+        return self.admission.full(endpoint.runtime.monotonic())
 
     def do_read(self) -> Any:
         """Accept one connection; None when there is none, or no descriptor for it."""
@@ -173,9 +173,6 @@ class Listener(StreamServer):
     def _resume(self) -> None:
         if self.started:
             self.start_accepting()
-
-    def _is_configured(self, source: str) -> bool:
-        return self.endpoint is not None and source in self.endpoint.configured_sources
 
     def _tell(self, address: str, reason: str) -> None:
         """Say, now and again, that connections are refused."""

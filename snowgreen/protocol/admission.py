@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Set
 from typing import NamedTuple
 
 #: Sources remembered though they have nothing pending: enough to slow a botnet, few enough to be nothing.
@@ -62,10 +62,11 @@ class _Source:
 class Admission:
     """The account of one listener. Times are seconds on one monotonic clock, passed in.
 
-    :param configured: whether a source is one of the operator's own peers, for whom places are kept.
+    :param configured: the sources of the operator's own peers, for whom places are kept while there are
+        any; the account looks at it afresh each time.
     """
 
-    def __init__(self, rates: Rates, configured: Callable[[str], bool] = lambda source: False) -> None:
+    def __init__(self, rates: Rates, configured: Set[str] = frozenset()) -> None:
         self._rates = rates
         self._configured = configured
         self._sources: dict[str, _Source] = {}
@@ -77,19 +78,14 @@ class Admission:
         """Handshakes under way."""
         return len(self._pending)
 
-    def full(self, now: float, *, anyone_configured: bool) -> bool:
-        """Whether to stop accepting: nobody who might come could be given a place.
-
-        :param anyone_configured: whether there are configured peers at all, for whom to go on accepting.
-        """
-        if len(self._pending) >= self._rates.pending:
-            return self._evictable(now) is None
-        return not anyone_configured and self._general_full() and self._evictable(now) is None
+    def full(self, now: float) -> bool:
+        """Whether to stop accepting: nobody who might come could be given a place."""
+        return len(self._pending) >= self._rates.pending and self._evictable(now) is None
 
     def arrive(self, address: str, now: float) -> Admitted | Refusal:
         """A connection has come from the IP address `address`."""
         key = source_of(address)
-        trusted = self._configured(key)
+        trusted = key in self._configured
         source = self._source(key, now)
         if not trusted:
             if source.pending >= self._rates.pending_per_source:
@@ -117,13 +113,14 @@ class Admission:
         source.failures = source.failures + 1.0 if failed else 0.0
 
     def _general_full(self) -> bool:
-        return len(self._pending) >= self._rates.pending - self._rates.reserved
+        reserved = self._rates.reserved if self._configured else 0
+        return len(self._pending) >= self._rates.pending - reserved
 
     def _evictable(self, now: float) -> int | None:
         for ticket, (key, since) in self._pending.items():
             if now - since < self._rates.grace:
                 return None  # it, and all that came after it, may still be honest and slow
-            if not self._configured(key):
+            if key not in self._configured:
                 return ticket
         return None
 

@@ -218,6 +218,8 @@ class _Machine:
 
     def end_of_stream(self) -> Refused:
         """The peer closed. Whatever it was in the middle of, this handshake is over."""
+        if self.finished:
+            raise OutOfTurn(f"{self!r} has ended already")
         where = "in the middle of a message" if self._decoder.mid_message else f"while {self.state.value}"
         if self.state is State.AWAIT_REPLY:
             where += "; an initiator does so if it dialed another name, or has a link already"
@@ -506,7 +508,8 @@ class Acceptor(_Machine):
     def reject(self, code: RejectCode, problem: str) -> Refused:
         """Go on after :class:`Proved`: the link is not wanted.
 
-        A classic peer knows no REJECT, and just sees us close.
+        These codes are believed only with a MAC, for which the classic form has no key: a classic peer just
+        sees us close.
         """
         self._move(Move.SEND_REJECT)
         send = b""

@@ -39,11 +39,11 @@ class LinkKeys:
     @classmethod
     def derive(cls, cookie: bytes) -> LinkKeys:
         """Run the key schedule: about 0.1 s and 32 MiB, by scrypt's design, so once per cookie."""
-        ikm = prehash(cookie)
-        del cookie  # if scrypt is refused its memory, the traceback must not show it
+        once = [prehash(cookie)]
+        del cookie  # if scrypt is refused its memory, the traceback must show neither this nor its hash
         return cls(
             hashlib.scrypt(
-                ikm,
+                once.pop(),
                 salt=b"snowgreen/1 link auth",
                 n=SCRYPT_N,
                 r=SCRYPT_R,

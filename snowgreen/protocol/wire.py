@@ -103,6 +103,7 @@ class Decoder:
         while size - start >= 4:
             (length,) = _unpack_length(data, start)
             if length > limit:
+                self._pending = bytearray(data[start : start + 4])  # so that it stays an error
                 raise TooLong(length, limit)
             end = start + 4 + length
             if end > size:
