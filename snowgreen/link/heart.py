@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -25,16 +25,16 @@ class Heart:
 
     def __init__(self) -> None:
         self._endpoints: dict[int, Endpoint] = {}
-        self._interval = math.inf  # the shortest that any of them needs
+        self._needed: Counter[float] = Counter()  # sweep interval → how many of them need it
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def add(self, endpoint: Endpoint) -> None:
         """Look after the sessions of `endpoint`, too."""
-        self._endpoints[id(endpoint)] = endpoint
         needed = sweep_interval(endpoint.pulse)
-        if needed < self._interval:
-            self._interval = needed
+        if self._needed and needed < min(self._needed):
             self._stop()  # it would sleep for longer than this node can wait
+        self._endpoints[id(endpoint)] = endpoint
+        self._needed[needed] += 1
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
 
@@ -42,11 +42,12 @@ class Heart:
         """Look after `endpoint` no longer."""
         if self._endpoints.pop(id(endpoint), None) is None:
             return
+        needed = sweep_interval(endpoint.pulse)
+        self._needed[needed] -= 1
+        if not self._needed[needed]:
+            del self._needed[needed]
         if not self._endpoints:
-            self._interval = math.inf
             self._stop()
-        elif sweep_interval(endpoint.pulse) <= self._interval:
-            self._interval = min(sweep_interval(other.pulse) for other in self._endpoints.values())
 
     def _stop(self) -> None:
         if self._greenlet is not None:
@@ -56,8 +57,9 @@ class Heart:
     def _run(self) -> None:
         while True:
             clock = next(iter(self._endpoints.values())).runtime.monotonic
-            due = clock() + self._interval
-            gevent.sleep(self._interval)
+            interval = min(self._needed)
+            due = clock() + interval
+            gevent.sleep(interval)
             sweep(list(self._endpoints.values()), grace=clock() - due > STALL)
 
 
