@@ -3,10 +3,12 @@
 import logging
 
 from ._version import __version__
+from .certificates import TLSConfig
 from .config import Config, Limits
 from .cookie import Cookie
 from .errors import (
     AuthenticationError,
+    CertificateError,
     ConfigurationError,
     CookieError,
     InvalidName,
@@ -27,7 +29,16 @@ from .errors import (
     TLSError,
     Unreachable,
 )
-from .events import ConnectionsRefused, Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
+from .events import (
+    CertificateProblem,
+    ConnectionsRefused,
+    Event,
+    EventsDropped,
+    HandshakeFailed,
+    LoopStalled,
+    NodeDown,
+    NodeUp,
+)
 from .link.bus import Subscription
 from .link.session import Session
 from .node import Node
@@ -38,6 +49,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "AuthenticationError",
+    "CertificateError",
+    "CertificateProblem",
     "Config",
     "ConfigurationError",
     "ConnectionsRefused",
@@ -50,6 +63,7 @@ __all__ = [
     "Limits",
     "LinkError",
     "LinkTimeout",
+    "LoopStalled",
     "NameMismatch",
     "Node",
     "NodeDown",
@@ -68,6 +82,7 @@ __all__ = [
     "SessionError",
     "SnowgreenError",
     "Subscription",
+    "TLSConfig",
     "TLSError",
     "Unreachable",
     "__version__",

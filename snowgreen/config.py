@@ -126,6 +126,12 @@ class Config(_Checked):
     commit_timeout: float = _seconds(3.0, low=0.01)
     #: Seconds, about, to wait for a peer's link after it declined ours as a duplicate; then dial again.
     duplicate_wait: float = _seconds(1.0, low=0.01)
+    #: Seconds: a kept peer that is lost is dialed again after a random delay up to this...
+    redial_base: float = _seconds(0.5)
+    #: ... which doubles with every failure up to this.
+    redial_ceiling: float = _seconds(60.0)
+    #: Seconds, about, after which a kept peer that said goodbye is dialed again.
+    rejoin_wait: float = _seconds(10.0, low=0.01)
     #: Events kept for a subscriber that does not read; beyond, the oldest are dropped and counted.
     event_queue: int = _count(1024, "events", 1, 10_000_000)
     #: Accept a cookie of fewer than 16 characters: it can be guessed, and with it the whole cluster.

@@ -26,11 +26,13 @@ _RANDOM_BYTES = 32
 class Cookie:
     """A secret that does not show itself: compare, hash and print see no more than that it is one."""
 
-    __slots__ = ("_value", "source")
+    __slots__ = ("_value", "path", "source")
 
-    def __init__(self, value: bytes, source: str) -> None:
+    def __init__(self, value: bytes, source: str, path: Path | None = None) -> None:
         self._value = value
         self.source = source
+        #: The file it was read from, None if it came from elsewhere.
+        self.path = path
 
     def reveal(self) -> bytes:
         """The bytes themselves. Pass them straight on; never bind them to a name."""
@@ -43,12 +45,13 @@ class Cookie:
         raise TypeError("a Cookie cannot be pickled or copied: it would leave a readable secret behind")
 
     @classmethod
-    def wrap(cls, value: object, source: str, *, weak: bool = False) -> Cookie:
+    def wrap(cls, value: object, source: str, *, weak: bool = False, path: Path | None = None) -> Cookie:
         """Check a cookie and wrap it.
 
         :param value: text (taken as UTF-8) or bytes.
         :param source: where it came from, for messages.
         :param weak: accept fewer than 16 characters (the handshake then stands on a guessable secret).
+        :param path: the file it was read from.
         :raises CookieError: naming the defect and never the value.
         """
         cookie: Cookie | None = None
@@ -56,10 +59,10 @@ class Cookie:
         if isinstance(value, Cookie):
             cookie = value
         elif isinstance(value, bytes):
-            cookie = cls(value, source)
+            cookie = cls(value, source, path)
         elif isinstance(value, str):
             try:
-                cookie = cls(value.encode(), source)
+                cookie = cls(value.encode(), source, path)
             except UnicodeEncodeError:
                 problem = "it holds lone surrogates, which no encoding can carry"
         else:
@@ -84,6 +87,14 @@ class Cookie:
                 "make one with `snowgreen cookie --new`, or allow it with Config(allow_weak_cookie=True)"
             )
         return None
+
+
+def wrapped(value: object, source: str, *, weak: bool) -> tuple[Cookie | None, CookieError | None]:
+    """The cookie or what is wrong with it; returned, so that no frame that raises holds `value`."""
+    try:
+        return Cookie.wrap(value, source, weak=weak), None
+    except CookieError as error:
+        return None, error.with_traceback(None)
 
 
 def default_path() -> Path:
@@ -148,7 +159,8 @@ def load(path: Path, *, weak: bool = False) -> Cookie:
             )
         if status.st_uid not in (os.geteuid(), 0):
             raise CookieError("cookie", f"{path} belongs to another user (uid {status.st_uid})")
-        return Cookie.wrap(_one_line(file.read(MAX_LENGTH + 3)), str(path), weak=weak)
+        # Absolute, so that it is found again from another working directory.
+        return Cookie.wrap(_one_line(file.read(MAX_LENGTH + 3)), str(path), weak=weak, path=path.absolute())
 
 
 def create(

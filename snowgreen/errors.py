@@ -11,7 +11,8 @@
     │   ├── Unreachable             no TCP connection
     │   ├── LinkTimeout             a deadline passed (also a TimeoutError)
     │   ├── TLSError                TLS did not come about, or not as required
-    │   │   └── NotTLSError         what answers does not speak TLS at all
+    │   │   ├── NotTLSError         what answers does not speak TLS at all
+    │   │   └── CertificateError    no certificate of the operator's CA, or not for that name
     │   ├── AuthenticationError     one side could not prove the cookie
     │   ├── ProtocolError           a message broke the protocol
     │   ├── PolicyError             the form of handshake is not allowed here or there
@@ -104,6 +105,10 @@ class TLSError(LinkError):
 
 class NotTLSError(TLSError):
     """The other end does not speak TLS at all."""
+
+
+class CertificateError(TLSError):
+    """Under an operator's CA: a side has no certificate of it, or one for another name than it claims."""
 
 
 class AuthenticationError(LinkError):

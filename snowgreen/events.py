@@ -39,9 +39,11 @@ class NodeDown:
     reason: str
     #: Wall-clock time, seconds since the epoch.
     at: float
+    #: True if nobody meant it to end; False if one side closed it, with a goodbye or at least in order.
+    lost: bool = True
 
     def __str__(self) -> str:
-        return f"{self.peer} is down: {self.reason}"
+        return f"{self.peer} {'is down' if self.lost else 'has left'}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,36 @@ class HandshakeFailed:
         else:
             who = f"from {self.address}" + (f", which claims to be {self.claimed}," if self.claimed else "")
         return f"the link {who} failed: {self.error.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStalled:
+    """This process's event loop was blocked: no greenlet ran, and no link was read, for `seconds`.
+
+    Something called code that does not give way to gevent. Peers that could not be heard meanwhile are not
+    given up for it, but pinged once more.
+    """
+
+    #: For how long, about.
+    seconds: float
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        return f"this process's event loop was blocked for {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateProblem:
+    """The files of ``Node(tls=...)`` have changed and cannot be used: what they held stays in force."""
+
+    #: Which file, and what is wrong with it.
+    problem: str
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        return f"the renewed certificate cannot be used, and the former one stays in force: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +129,12 @@ class ConnectionsRefused:
         )
 
 
-Event: TypeAlias = NodeUp | NodeDown | HandshakeFailed | ConnectionsRefused | EventsDropped
+Event: TypeAlias = (
+    NodeUp
+    | NodeDown
+    | HandshakeFailed
+    | ConnectionsRefused
+    | LoopStalled
+    | CertificateProblem
+    | EventsDropped
+)

@@ -7,29 +7,34 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import cookie as cookies
+from . import certificates
+from .certificates import TLSConfig
 from .config import Config
-from .cookie import Cookie
-from .errors import ConfigurationError, CookieError, NodeStateError
+from .cookie import Cookie, wrapped
+from .errors import ConfigurationError, NodeStateError
 from .link import tls
 from .link.bus import Bus, Subscription
+from .link.credentials import CredentialWatch
 from .link.dialer import Dialer
 from .link.endpoint import ANY_PEER, Endpoint
 from .link.heart import heart
-from .link.keyring import link_keys
+from .link.keeper import Keeper
+from .link.keyring import Keychain
 from .link.listener import Listener
 from .link.runtime import Runtime, hub_state
 from .names import Address, NodeName, is_loopback, parse_address, parse_name
+from .protocol.frames import Farewell
+from .rotation import Rotation, wrapped_accept
 
 if TYPE_CHECKING:
     from .link.session import Session
 
 
-class Node:
+class Node(Rotation):
     """This process, or a part of it, as a named node.
 
     :param name: ``name@host`` or ``name@host:port``. Port 0 takes a free one, and :attr:`name` then
@@ -37,12 +42,18 @@ class Node:
     :param cookie: the shared secret, str or bytes, at least 16 characters. Default: the environment
         variable ``SNOWGREEN_COOKIE``, else the file ``cookie`` in the user's config directory, made
         with 256 random bits on first use.
+    :param accept: at most two more cookies, the newest first, to let others in with while secrets change;
+        see :meth:`rotate`. Default: none.
     :param listen: where to bind, if not at the name's own host and port: ``"host:port"``, ``"host"``
         (with the name's port), or ``False`` for a node that only dials. Default: the name's host if it
         is a loopback one; a name with any other host needs the choice to be made here.
+    :param peers: names, or ``host:port``, of peers to keep a link with: see :meth:`keep`. The node's own
+        name among them does no harm, so that all nodes can be given the same list.
     :param config: times and limits.
     :param classic: peers allowed to use the classic handshake, which a man in the middle can take
         over: ``{"snow@127.0.0.1:9000": "a cookie of its own"}``, or ``"*"`` as the name for any peer.
+    :param tls: the operator's CA and this node's certificate of it. Links are then made only with nodes that
+        have one, too, each for its own name; the default for `name` is the one in the certificate.
     :raises ConfigurationError: naming the argument that cannot be used.
 
     Nothing is opened before :meth:`start`. A node belongs to the thread (the gevent hub) it was
@@ -53,33 +64,41 @@ class Node:
     _endpoint: Endpoint | None = None
     _dialer: Dialer | None = None
     _listener: Listener | None = None
+    _keeper: Keeper | None = None
 
     def __init__(
         self,
         name: str | None = None,
         *,
         cookie: str | bytes | Cookie | None = None,
+        accept: Sequence[str | bytes | Cookie] = (),
         listen: str | bool | None = None,
+        peers: Iterable[str] = (),
         config: Config | None = None,
         classic: Mapping[str, str | bytes | Cookie] | None = None,
+        tls: TLSConfig | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         # Secrets first, and unnamed at once: an error below must not show them in its traceback.
         weak = isinstance(config, Config) and config.allow_weak_cookie
-        secret, problem = _wrap(cookie, "cookie", weak=weak)
+        secret, problem = (None, None) if cookie is None else wrapped(cookie, "cookie", weak=weak)
+        accepted, accept_problem = wrapped_accept(accept, weak=weak)
         classics, classic_problem = _wrap_classic(classic)
-        del cookie, classic
-        if problem or classic_problem:
-            raise (problem or classic_problem)  # type: ignore[misc]  # one of them is an error
+        del cookie, accept, classic
+        for found in (problem, accept_problem, classic_problem):
+            if found is not None:
+                raise found
         if config is not None and not isinstance(config, Config):
             raise ConfigurationError("config", f"must be a snowgreen.Config, not {type(config).__name__}")
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ConfigurationError("runtime", f"must be a Runtime, not {type(runtime).__name__}")
         self._config = config or Config()
         self._runtime = runtime or Runtime()
-        self._requested = parse_name(_default_name(self._runtime) if name is None else name)
+        self._requested = _requested_name(name, tls, self._runtime)
         self._bind = _bind_address(self._requested, listen)
-        self._cookie = secret
+        self._tls = _checked_tls(tls, self._requested, listens=self._bind is not None, classic=bool(classics))
+        self._peers = {str(target): target for target in map(_target, _listed(peers))}
+        self._keychain = Keychain(secret, accepted, weak=weak)
         self._classic = classics
         self._bus = Bus(self._config.event_queue)
 
@@ -89,46 +108,60 @@ class Node:
         """Bind, and be ready to link. A started node is left as it is; a stopped one begins a new life.
 
         :returns: the node itself.
-        :raises ConfigurationError: if the address cannot be bound.
+        :raises ConfigurationError: if the address cannot be bound, or the files of ``tls`` cannot be used.
         :raises CookieError: if no usable cookie is found.
         """
         if self._endpoint is not None:
             return self
-        cookie = cookies.find(self._cookie, weak=self._config.allow_weak_cookie)
-        keys = (link_keys(cookie),)
-        name, listener = self._requested, None
+        self._keychain.open()
+        name, listener, watch = self._requested, None, None
+        if self._tls is not None:
+            watch = CredentialWatch(self._tls, name.text, self._runtime, self._bus)
         if self._bind is not None:
-            listener = self._listen(self._bind)
+            listener = self._listen(self._bind, watch)
             if name.port == 0:
                 name = name.with_port(listener.bound.port)
         endpoint = Endpoint(
             name,
-            keys=keys,
+            keychain=self._keychain,
             classic=self._classic,
             config=self._config,
             runtime=self._runtime,
             hub=hub_state(),
             bus=self._bus,
+            client_end=tls.client_end if watch is None else watch.client_end,
         )
         self._endpoint, self._dialer, self._listener = endpoint, Dialer(endpoint), listener
+        self._keeper = Keeper(endpoint, self._dialer, set() if listener is None else listener.configured)
         heart().add(endpoint)
         if listener is not None:
             listener.serve(endpoint)
+        for target in self._peers.values():
+            self._keeper.keep(target)
         return self
 
-    def stop(self) -> None:
-        """Stop accepting, end dials and sessions, and end the subscriptions. A second call does nothing."""
-        endpoint, dialer, listener = self._endpoint, self._dialer, self._listener
-        if endpoint is None or dialer is None:
+    def stop(self, timeout: float = 5.0) -> None:
+        """End this life of the node: accept and dial no more, say goodbye to the peers, and close.
+
+        What waits to be sent is sent first; a peer that does not take it within `timeout` seconds is closed
+        all the same. The peers see that the node left, and do not dial it again at once. The subscriptions
+        end. A second call does nothing.
+        """
+        endpoint, dialer, listener, keeper = self._endpoint, self._dialer, self._listener, self._keeper
+        if endpoint is None or dialer is None or keeper is None:
             return
-        self._endpoint = self._dialer = self._listener = None
-        if listener is not None:
-            listener.close()
-        dialer.stop()
-        heart().remove(endpoint)
-        for session in list(endpoint.table.sessions.values()):
-            session.close("this node was stopped")
-        self._bus.close()
+        self._endpoint = self._dialer = self._listener = self._keeper = None
+        try:
+            keeper.stop()
+            if listener is not None:
+                listener.close()
+            dialer.stop()
+            endpoint.part(_STOPPED, timeout)
+        finally:
+            heart().remove(endpoint)
+            for session in list(endpoint.table.sessions.values()):
+                session.close(_STOPPED)
+            self._bus.close()
 
     def __enter__(self) -> Node:
         return self.start()
@@ -149,6 +182,7 @@ class Node:
         :raises Unreachable: no TCP connection came about.
         :raises LinkTimeout: `timeout`, or a deadline of the handshake, passed.
         :raises NotTLSError, TLSError: what answers does not speak TLS, or not as a node does.
+        :raises CertificateError: with ``tls`` on either side, a certificate is missing, or for another name.
         :raises AuthenticationError: the two nodes have different cookies; both say so.
         :raises PolicyError: the two sides allow no common form of handshake.
         :raises NameMismatch: another node than the one named answers.
@@ -160,7 +194,49 @@ class Node:
         dialer = self._dialer
         if dialer is None:
             raise NodeStateError("the node is not started; call start() first")
-        return dialer.connect(_target(peer), timeout)
+        target = _target(peer)
+        if self._endpoint is not None:
+            self._endpoint.left.discard(str(target))
+        return dialer.connect(target, timeout)
+
+    def keep(self, peer: str) -> None:
+        """Keep a link with `peer` from now on: dial it, and whenever the link ends dial it again.
+
+        A lost link is dialed again after a random delay that doubles with every failure, up to
+        ``Config.redial_ceiling``; after a goodbye, only once ``Config.rejoin_wait`` has passed. What comes
+        of it :meth:`subscribe` tells. Before :meth:`start`, it is remembered.
+
+        :param peer: a node name, or ``host:port`` to learn the name from whoever answers there.
+        :raises InvalidName: `peer` is neither.
+        """
+        target = _target(peer)
+        self._peers[str(target)] = target
+        if self._keeper is not None and self._endpoint is not None:
+            self._endpoint.left.discard(str(target))
+            self._keeper.keep(target)
+
+    def leave(self, peer: str) -> None:
+        """Part from `peer` and stay apart: keep it no longer, end the link, and decline its dials.
+
+        That lasts until :meth:`connect` or :meth:`keep` asks for it again, or the node is stopped.
+
+        :param peer: its node name, or the ``host:port`` it was kept by.
+        :raises InvalidName: `peer` is neither.
+        """
+        key = str(_target(peer))
+        self._peers.pop(key, None)
+        if self._keeper is None or self._endpoint is None:
+            return
+        name = self._keeper.leave(key) or key
+        self._endpoint.left.add(name)
+        session = self._endpoint.table.sessions.get(name)
+        if session is not None:
+            session.leave(Farewell.LEAVING, f"{self.name} left")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The peers that are kept, as they were given."""
+        return tuple(self._peers)
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -168,7 +244,7 @@ class Node:
         return _NO_SESSIONS if self._endpoint is None else self._endpoint.table.sessions
 
     def subscribe(self) -> Subscription:
-        """The node's events from now on: ``NodeUp``, ``NodeDown``, ``HandshakeFailed``, ``EventsDropped``."""
+        """The node's events from now on: see ``snowgreen.Event`` for their kinds."""
         return self._bus.subscribe()
 
     # Identity.
@@ -200,9 +276,8 @@ class Node:
         where = f"listening on {self.address}" if self._listener is not None else "dial-only"
         return f"<Node {self.name} {where}, {len(self.sessions)} sessions>"
 
-    def _listen(self, address: Address) -> Listener:
-        now = datetime.datetime.fromtimestamp(self._runtime.wall(), datetime.UTC)
-        server = tls.server_tls(tls.ephemeral_certificate(now))
+    def _listen(self, address: Address, watch: CredentialWatch | None) -> Listener:
+        server = self._ephemeral() if watch is None else watch.server_end
         listener = Listener((address.host, address.port), server, self._config.limits)
         try:
             # Bound here, so that the name can carry the port; connections are accepted once the
@@ -216,7 +291,13 @@ class Node:
             raise ConfigurationError("listen", f"{address} cannot be bound: it {what}") from error
         return listener
 
+    def _ephemeral(self) -> Callable[[], tls.End]:
+        now = datetime.datetime.fromtimestamp(self._runtime.wall(), datetime.UTC)
+        end = tls.server_end(tls.ephemeral_certificate(now))
+        return lambda: end
 
+
+_STOPPED = "this node was stopped"
 _NO_SESSIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -226,6 +307,12 @@ def _target(peer: str) -> NodeName | Address:
     return parse_name(peer)
 
 
+def _listed(peers: object) -> Iterable[str]:
+    if isinstance(peers, str | bytes) or not isinstance(peers, Iterable):
+        raise ConfigurationError("peers", f"must be a list of names, and is a {type(peers).__name__}")
+    return peers
+
+
 def _default_name(runtime: Runtime) -> str:
     program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
     program = re.sub(r"\.py$", "", program) if program not in ("-c", "-m") else "python"
@@ -233,6 +320,34 @@ def _default_name(runtime: Runtime) -> str:
         program = "python"
     program = re.sub(r"[^A-Za-z0-9_.-]", "-", program).lstrip("_.-")[:48] or "python"
     return f"{program}-{runtime.entropy(3).hex()}@127.0.0.1:0"
+
+
+def _requested_name(name: str | None, tls_config: object, runtime: Runtime) -> NodeName:
+    if name is not None:
+        return parse_name(name)
+    if isinstance(tls_config, TLSConfig):
+        return certificates.own_name(tls_config)
+    return parse_name(_default_name(runtime))
+
+
+def _checked_tls(given: object, name: NodeName, *, listens: bool, classic: bool) -> TLSConfig | None:
+    if given is None:
+        return None
+    if not isinstance(given, TLSConfig):
+        raise ConfigurationError("tls", f"must be a snowgreen.TLSConfig, not {type(given).__name__}")
+    if classic:
+        raise ConfigurationError(
+            "classic",
+            "a classic peer has no certificate, so its name would be the one anybody can take: "
+            "tls and classic exclude each other",
+        )
+    if listens and name.port == 0:
+        raise ConfigurationError(
+            "name",
+            f"{name} takes a free port, which no certificate can know beforehand: with tls, name a fixed "
+            "one, or pass listen=False",
+        )
+    return given
 
 
 def _bind_address(name: NodeName, listen: str | bool | None) -> Address | None:
@@ -255,32 +370,24 @@ def _bind_address(name: NodeName, listen: str | bool | None) -> Address | None:
     return parse_address(listen, argument="listen", default_port=name.port)
 
 
-def _wrap(value: object, source: str, *, weak: bool) -> tuple[Cookie | None, CookieError | None]:
-    """The cookie or what is wrong with it; returned, so that no frame that raises holds `value`."""
-    try:
-        return (None if value is None else Cookie.wrap(value, source, weak=weak)), None
-    except CookieError as error:
-        return None, error.with_traceback(None)
-
-
 def _wrap_classic(classic: object) -> tuple[dict[str, Cookie], ConfigurationError | None]:
     if classic is None:
         return {}, None
     if not isinstance(classic, Mapping):
         kind = type(classic).__name__
         return {}, ConfigurationError("classic", f"must map peer names to cookies, and is a {kind}")
-    wrapped = {}
+    cookies = {}
     for peer, value in classic.items():
         try:
             if peer != ANY_PEER:
                 parse_name(peer)
         except ConfigurationError as error:
             return {}, ConfigurationError("classic", error.problem)
-        cookie, problem = _wrap(value, f"classic[{peer!r}]", weak=True)
+        cookie, problem = wrapped(value, f"classic[{peer!r}]", weak=True)
         if cookie is None:
             return {}, problem
-        wrapped[peer] = cookie
-    return wrapped, None
+        cookies[peer] = cookie
+    return cookies, None
 
 
 def _reason(error: OSError) -> str:

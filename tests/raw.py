@@ -58,7 +58,12 @@ def initiator(
     """A machine that speaks for the client `sock`."""
     options.setdefault("expected", None)
     return Initiator(
-        Identity(name, options.pop("incarnation", 1 << 40), options.pop("creation", 1)),
+        Identity(
+            name,
+            options.pop("incarnation", 1 << 40),
+            options.pop("creation", 1),
+            options.pop("capabilities", 0),
+        ),
         Secrets((keys(cookie),), None),
         challenge=b"c" * 32,
         acceptor_binding=tls.peer_fingerprint(sock),

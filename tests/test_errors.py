@@ -10,6 +10,7 @@ import pytest
 from snowgreen import errors
 from snowgreen.errors import (
     AuthenticationError,
+    CertificateError,
     ConfigurationError,
     CookieError,
     InvalidName,
@@ -46,6 +47,7 @@ SAMPLES = [
             LinkTimeout,
             TLSError,
             NotTLSError,
+            CertificateError,
             AuthenticationError,
             ProtocolError,
             PolicyError,

@@ -7,7 +7,16 @@ import typing
 import pytest
 
 from snowgreen.errors import AuthenticationError
-from snowgreen.events import ConnectionsRefused, Event, EventsDropped, HandshakeFailed, NodeDown, NodeUp
+from snowgreen.events import (
+    CertificateProblem,
+    ConnectionsRefused,
+    Event,
+    EventsDropped,
+    HandshakeFailed,
+    LoopStalled,
+    NodeDown,
+    NodeUp,
+)
 
 ERROR = AuthenticationError("the cookies differ", peer="bob@h:1")
 
@@ -23,6 +32,12 @@ EVENTS = [
     (
         ConnectionsRefused(12, "10.0.0.1:7", "its source connects too often", 1.5),
         "12 connections were refused at the door, the last from 10.0.0.1:7: its source connects too often",
+    ),
+    (LoopStalled(2.34, 1.5), "this process's event loop was blocked for 2.3 s"),
+    (NodeDown("bob@h:1", 7, "it said goodbye", 1.5, lost=False), "bob@h:1 has left: it said goodbye"),
+    (
+        CertificateProblem("tls.key: /k does not exist", 1.5),
+        "the renewed certificate cannot be used, and the former one stays in force: tls.key: /k does not exist",
     ),
     (EventsDropped(3), "3 events were dropped: this subscriber reads too slowly"),
 ]

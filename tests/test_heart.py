@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import Any
 
 import pytest
 
 import snowgreen
+from snowgreen import LoopStalled
 from snowgreen.link.heart import Heart, heart, sweep
 from snowgreen.link.runtime import Runtime
 from tests import raw
 from tests.conftest import MakeNode
-from tests.waiting import until
+from tests.waiting import event_of, until
 
 
 class Clock:
@@ -31,7 +34,9 @@ def silent(make_node: MakeNode) -> Any:
     config = snowgreen.Config(heartbeat_interval=60, heartbeat_timeout=15)
     node = make_node(runtime=Runtime(monotonic=clock), config=config)
     sock, _ = raw.link(node.address)
-    yield node, node.sessions["raw@127.0.0.1:0"], sock, clock
+    session = node.sessions["raw@127.0.0.1:0"]
+    session._spread = 0.0
+    yield node, session, sock, clock
     sock.close()
 
 
@@ -109,6 +114,45 @@ def test_a_live_node_finds_a_frozen_peer_by_itself(make_node: MakeNode) -> None:
     until(lambda: session.frames_received >= 5, "the other one is pinged and answers")
     assert not session.closed
     sock.close()
+
+
+def test_pings_are_spread(make_node: MakeNode) -> None:
+    """Links that fell silent together are pinged over the last quarter of the interval, not all at once."""
+    clock = Clock()
+    node = make_node(
+        runtime=Runtime(monotonic=clock), config=snowgreen.Config(heartbeat_interval=60, heartbeat_timeout=60)
+    )
+    socks = [raw.link(node.address, f"raw{i}@127.0.0.1:0")[0] for i in range(20)]
+    pinged = []
+    clock.now += 44
+    for _ in range(17):
+        clock.now += 1
+        sweep([node._endpoint], grace=False)
+        pinged.append(sum(session._pinged_at is not None for session in node.sessions.values()))
+    assert pinged[0] <= 2
+    assert pinged[-1] == 20
+    assert max(later - earlier for earlier, later in itertools.pairwise(pinged)) <= 4
+    for sock in socks:
+        sock.close()
+
+
+def test_a_blocked_loop_is_told_and_forgiven(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that comes late tells by how much, and gives nobody up for what it could not hear."""
+    monkeypatch.setattr("snowgreen.link.heart.STALL", 0.1)
+    config = snowgreen.Config(heartbeat_interval=0.05, heartbeat_timeout=0.1)
+    node, peer = make_node(config=config), make_node()
+    session = node.connect(peer.name)
+    until(lambda: session.frames_sent >= 2, "it is pinged")
+    with node.subscribe() as events:
+        blocked_until = time.monotonic() + 0.5
+        while time.monotonic() < blocked_until:
+            pass  # what a careless C extension, or a long computation, does to the loop
+        stalled = event_of(events, LoopStalled)
+    assert 0.3 < stalled.seconds < 5
+    assert "blocked for" in str(stalled)
+    heard = session.frames_received
+    until(lambda: session.frames_received > heard, "it is answered again")
+    assert not session.closed
 
 
 def test_one_heart_serves_all_nodes_and_rests_when_they_stop(make_node: MakeNode) -> None:

@@ -16,7 +16,7 @@ import pytest
 import snowgreen
 
 PACKAGE = Path(snowgreen.__file__).parent
-VALUES = {"errors", "names", "cookie", "config", "events", "_version"}
+VALUES = {"errors", "names", "cookie", "certificates", "config", "events", "_version"}
 
 IMPURE = {
     "_socket", "_ssl", "_thread", "asyncio", "concurrent", "datetime", "gevent", "greenlet", "importlib",
@@ -44,7 +44,7 @@ def floor(module: str) -> int:
         return 4  # the public names: above what they collect, below the edges that use them
     if room[0] in VALUES:
         return 0
-    return {"protocol": 1, "link": 2, "node": 3, "__main__": 6}.get(room[0], 5)
+    return {"protocol": 1, "link": 2, "rotation": 3, "node": 3, "__main__": 6}.get(room[0], 5)
 
 
 class Import(NamedTuple):

@@ -77,7 +77,7 @@ def mermaid(transitions: Mapping[str, Table]) -> str:
     """Both roles as one ``stateDiagram-v2``."""
     lines = ["stateDiagram-v2"]
     for role, table in transitions.items():
-        lines += [f'    state "{role}" as {role} {{', "        direction TB"]
+        lines += [f"    state {role} {{", "        direction TB"]
         lines += [f"        {line}" for line in _mermaid_role(role, table)]
         lines.append("    }")
     return "\n".join(lines) + "\n"

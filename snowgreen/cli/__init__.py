@@ -16,7 +16,7 @@ import click
 
 from .._version import __version__
 from ..errors import SnowgreenError
-from . import cookie, demo, link, start
+from . import certs, cookie, demo, link, start
 from .errors import Failure, explained
 from .signals import Interrupted
 
@@ -47,7 +47,7 @@ def group(ctx: click.Context) -> None:
         ctx.color = False
 
 
-for _command in (start.start, link.connect, link.ping, cookie.cookie, demo.demo, demo.demo_node):
+for _command in (start.start, link.connect, link.ping, cookie.cookie, certs.certs, demo.demo, demo.demo_node):
     group.add_command(_command)
 
 

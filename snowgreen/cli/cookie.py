@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,13 +9,9 @@ import click
 
 from .. import cookie as cookies
 from ..cookie import VARIABLE, Cookie
+from ..link.keyring import link_keys
 from .errors import Failure
 from .options import cookie_file_option, fact
-
-# As costly as the key schedule of the protocol: who sees a fingerprint must not be able to try
-# guesses at the cookie faster than who sees a handshake.
-_SCRYPT_N, _SCRYPT_R = 32768, 8
-_SCRYPT_MEMORY = 2 * 128 * _SCRYPT_N * _SCRYPT_R
 
 
 @click.command()
@@ -72,8 +67,10 @@ def _renew(path: Path, yes: bool) -> None:
     except FileExistsError:
         raise Failure(f"{path} was made by another process just now, and was left as it is") from None
     if exists:
-        click.echo("A new cookie is in place. Restart every node with it: links that are up stay up, but")
-        click.echo("nodes with the old cookie are refused until they have this one.")
+        click.echo("A new cookie is in place. Copy the file to every machine, then send SIGHUP to each")
+        click.echo("`snowgreen start`: it takes the new cookie, and still accepts the old one. Programs of")
+        click.echo("your own call node.reload_cookie(). Links that are up stay up; a node that does not have")
+        click.echo("the new cookie yet refuses who dials with it (docs/rotation.md: how nobody is refused).")
     else:
         click.echo("A new cookie is in place. Nodes with another one are refused until they have this one.")
 
@@ -82,20 +79,6 @@ def _report(found: Cookie, path: Path | None, show: bool) -> None:
     fact("source", f"the variable {VARIABLE}" if path is None else "the cookie file")
     fact("path", "none: the variable comes before the file" if path is None else path)
     fact("length", f"{len(found.reveal())} bytes")
-    fact("fingerprint", fingerprint(found))
+    fact("fingerprint", link_keys(found).fingerprint)
     if show:
         fact("cookie", found.reveal().decode("utf-8", "backslashreplace"))
-
-
-def fingerprint(found: Cookie) -> str:
-    """48 bits that tell one cookie from another, and cannot be turned back into it."""
-    digest = hashlib.scrypt(
-        found.reveal(),
-        salt=b"snowgreen cookie fingerprint",
-        n=_SCRYPT_N,
-        r=_SCRYPT_R,
-        p=1,
-        maxmem=_SCRYPT_MEMORY,
-        dklen=6,
-    ).hex()
-    return "-".join(digest[i : i + 4] for i in range(0, len(digest), 4))

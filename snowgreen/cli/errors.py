@@ -8,6 +8,7 @@ import click
 
 from ..errors import (
     AuthenticationError,
+    CertificateError,
     LinkTimeout,
     NameMismatch,
     NotTLSError,
@@ -18,6 +19,7 @@ from ..errors import (
 #: What to do about an error, where the error alone does not say it. The first that fits is used.
 _ADVICE: tuple[tuple[type[SnowgreenError], str], ...] = (
     (AuthenticationError, "give both the same one; `snowgreen cookie` shows its fingerprint on either side"),
+    (CertificateError, "`snowgreen certs show FILE` prints whom a certificate is for, and until when"),
     (Unreachable, "check that the node runs and that this is its host and port, as `snowgreen start` prints"),
     (LinkTimeout, "check the host and port, and firewalls in between, or allow more time with --timeout"),
     (NameMismatch, "dial the node by the name that it prints when it starts"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import gevent
 
+from ..certificates import TLSConfig
 from ..errors import OutboxFull, PingTimeout, SessionClosed
 from ..link.session import Session
 from ..node import Node
@@ -21,6 +22,7 @@ from .options import (
     passing_name,
     print_event,
     seconds_option,
+    tls_options,
 )
 from .signals import Interrupted, interruptible
 
@@ -30,12 +32,13 @@ from .signals import Interrupted, interruptible
 @seconds_option("--timeout", default=10.0, about="How long to try.")
 @click.option("--stay", is_flag=True, help="Keep the link, and print events, until interrupted.")
 @cookie_file_option
-def connect(name: str, timeout: float, stay: bool, cookie_file: Path | None) -> None:
+@tls_options
+def connect(name: str, timeout: float, stay: bool, cookie_file: Path | None, tls: TLSConfig | None) -> None:
     """Link with the node NAME, print the facts of the session, and end.
 
     NAME is name@host, name@host:port, or host:port to learn the name from whoever answers there.
     """
-    node = _passing_node("connect", name, cookie_file)
+    node = _passing_node("connect", name, cookie_file, tls)
     events = node.subscribe()
     with node, interruptible():
         session = node.connect(name, timeout)
@@ -66,12 +69,20 @@ def connect(name: str, timeout: float, stay: bool, cookie_file: Path | None) -> 
 @seconds_option("-i", "interval", default=1.0, about="From one to the next.")
 @seconds_option("--timeout", default=5.0, about="How long to try to link, and then to wait for each answer.")
 @cookie_file_option
-def ping(name: str, count: int, interval: float, timeout: float, cookie_file: Path | None) -> None:
+@tls_options
+def ping(
+    name: str,
+    count: int,
+    interval: float,
+    timeout: float,
+    cookie_file: Path | None,
+    tls: TLSConfig | None,
+) -> None:
     """Link with the node NAME and measure round trips over the link.
 
     Exits with 0 if every ping was answered, else with 1. Ctrl-C ends it early, with the summary.
     """
-    node = _passing_node("ping", name, cookie_file)
+    node = _passing_node("ping", name, cookie_file, tls)
     with node, interruptible():
         session = node.connect(name, timeout)
         tally = _Tally(session.peer)
@@ -137,6 +148,7 @@ def _paced(count: int, interval: float) -> Iterator[int]:
         yield number
 
 
-def _passing_node(command: str, peer: str, cookie_file: Path | None) -> Node:
+def _passing_node(command: str, peer: str, cookie_file: Path | None, tls: TLSConfig | None) -> Node:
     parse_peer(peer)  # before a cookie file may be made for nothing
-    return Node(passing_name(command), cookie=find_cookie(cookie_file), listen=False)
+    name = passing_name(command, tls)
+    return Node(name, cookie=find_cookie(cookie_file), listen=False, tls=tls)

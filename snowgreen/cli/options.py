@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
+from .. import certificates
 from .. import cookie as cookies
+from ..certificates import TLSConfig
 from ..cookie import Cookie
 from ..errors import CookieError
 from ..events import Event, HandshakeFailed, NodeDown, NodeUp
@@ -64,6 +67,35 @@ def find_cookie(file: Path | None) -> Cookie:
         raise CookieError("cookie", f"{file} does not exist; {advice}") from None
 
 
+def tls_options(command: _Command) -> _Command:
+    """``--tls-ca``, ``--tls-cert`` and ``--tls-key``, which the command gets as one value, `tls`."""
+
+    @functools.wraps(command)
+    def with_tls(
+        *args: Any, tls_ca: str | None, tls_cert: str | None, tls_key: str | None, **options: Any
+    ) -> Any:
+        given = {"--tls-ca": tls_ca, "--tls-cert": tls_cert, "--tls-key": tls_key}
+        missing = [option for option, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise click.UsageError(f"the three --tls-... go together: {' and '.join(missing)} missing")
+        tls = None
+        if tls_ca is not None and tls_cert is not None and tls_key is not None:
+            tls = TLSConfig(ca=tls_ca, cert=tls_cert, key=tls_key)
+        return command(*args, tls=tls, **options)
+
+    return _file_options(with_tls)  # type: ignore[return-value]  # wraps() made it look the same
+
+
+def _file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option, about in (
+        ("--tls-key", "The private key of --tls-cert (mode 0600)."),
+        ("--tls-cert", "This node's certificate. Without --name, it also names the node."),
+        ("--tls-ca", "Link only with nodes that have a certificate of this CA (docs/operator-ca.md)."),
+    ):
+        command = click.option(option, metavar="FILE", help=about)(command)
+    return command
+
+
 def parse_peer(text: str) -> NodeName | Address:
     """Check `text` as something that can be dialed, before anything is started for it."""
     if "@" not in text and ":" in text:
@@ -71,8 +103,10 @@ def parse_peer(text: str) -> NodeName | Address:
     return parse_name(text)
 
 
-def passing_name(command: str) -> str:
-    """The name of a node that only dials and is gone with its command."""
+def passing_name(command: str, tls: TLSConfig | None = None) -> str:
+    """The name of a node that only dials and is gone with its command: its certificate's, if it has one."""
+    if tls is not None:
+        return certificates.own_name(tls).text
     return f"{command}-{os.urandom(3).hex()}@127.0.0.1:0"
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and ``kill``: taken in the loop, and turned into an orderly end."""
+"""Ctrl-C and ``kill``: taken in the loop, and turned into an orderly end; and SIGHUP."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ def on_signal(action: Callable[[signal.Signals], None]) -> Iterator[None]:
     finally:
         for watcher in watchers:
             watcher.cancel()
+
+
+@contextlib.contextmanager
+def on_hangup(action: Callable[[], None]) -> Iterator[None]:
+    """Within the block, each SIGHUP calls `action` in a greenlet of its own."""
+    watcher = gevent.signal_handler(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 import gevent
 
+from ..certificates import TLSConfig
 from ..config import Config
-from ..errors import ConfigurationError, LinkError, NodeStateError
+from ..errors import ConfigurationError, LinkError, NodeStateError, SnowgreenError
 from ..names import Address, NodeName, is_loopback, parse_name
 from ..node import Node
 from .options import (
@@ -22,8 +23,9 @@ from .options import (
     passing_name,
     print_event,
     seconds_option,
+    tls_options,
 )
-from .signals import on_signal
+from .signals import on_hangup, on_signal
 
 _LONGEST_PATIENCE = Config().heartbeat_timeout
 
@@ -33,6 +35,7 @@ _LONGEST_PATIENCE = Config().heartbeat_timeout
 @click.option("--listen", metavar="ADDR", help="Bind to host:port or host, if not to the name's own address.")
 @click.option("--no-listen", is_flag=True, help="Dial only; no other node can dial this one.")
 @cookie_file_option
+@tls_options
 @click.option("--connect", "peers", metavar="PEER", multiple=True, help="Link with PEER; may be repeated.")
 @seconds_option(
     "--heartbeat",
@@ -44,23 +47,24 @@ def start(
     listen: str | None,
     no_listen: bool,
     cookie_file: Path | None,
+    tls: TLSConfig | None,
     peers: tuple[str, ...],
     heartbeat: float | None,
 ) -> None:
     """Run a node until SIGINT or SIGTERM, and print what happens to its links.
 
-    The cookie is never printed, and never taken from the command line: `ps` would show it.
+    The cookie is never printed, and never taken from the command line: `ps` would show it. At SIGHUP its file
+    is read again: what it holds then is the cookie for new links, and the one before stays accepted.
     """
     if listen is not None and no_listen:
         raise click.UsageError("--listen and --no-listen exclude each other")
-    requested = parse_name(name or passing_name("snowgreen"))
+    requested = parse_name(name or passing_name("snowgreen", tls))
     _check_listen(requested, listen, no_listen)
     for peer in peers:
         _check_peer(peer, requested)
     cookie = find_cookie(cookie_file)
-    node = Node(
-        requested.text, cookie=cookie, listen=False if no_listen else listen, config=_config(heartbeat)
-    )
+    where = False if no_listen else listen
+    node = Node(requested.text, cookie=cookie, listen=where, config=_config(heartbeat), tls=tls)
     events = node.subscribe()
     stopped_by: list[signal.Signals] = []
 
@@ -68,10 +72,20 @@ def start(
         stopped_by.append(number)
         node.stop()  # which ends the events, too
 
-    with node, on_signal(stop):
+    def reread() -> None:
+        line = _reread(node)
+        try:
+            click.echo(f"{clock()}  {line}")
+        except OSError:  # nobody reads: it was not our operator who sent SIGHUP, but the terminal, as it went
+            stop(signal.SIGHUP)
+
+    with node, on_signal(stop), on_hangup(reread):
         fact("name", node.name)
         fact("listens on", node.address or "nothing: it only dials")
         fact("cookie from", cookie.source)
+        fact("fingerprint", node.fingerprints[0])
+        if tls is not None:
+            fact("trusts", tls.ca)
         for peer in peers:
             gevent.spawn(_dial, node, peer)
         for event in events:
@@ -83,6 +97,23 @@ def _config(heartbeat: float | None) -> Config:
     if heartbeat is None:
         return Config()
     return Config(heartbeat_interval=heartbeat, heartbeat_timeout=min(heartbeat, _LONGEST_PATIENCE))
+
+
+def _reread(node: Node) -> str:
+    """Read the cookie's file again; what came of it, in words."""
+    problem = None
+    try:
+        changed = node.reload_cookie()
+    except SnowgreenError as error:
+        problem = error
+    if not node.started:
+        return "the cookie was not read again: the node is being stopped"
+    primary, *accepted = node.fingerprints
+    if problem is not None:
+        return f"the cookie was not read again, and stays {primary}: {problem}"
+    if not changed:
+        return f"the cookie was read again, and is {primary} as before"
+    return f"the cookie was read again, and is {primary} now; also accepted: {', '.join(accepted)}"
 
 
 def _check_listen(name: NodeName, listen: str | None, no_listen: bool) -> None:

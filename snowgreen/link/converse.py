@@ -8,7 +8,8 @@ import ssl
 
 import gevent.ssl
 
-from ..errors import LinkTimeout, TLSError
+from .. import certificates
+from ..errors import CertificateError, LinkTimeout, TLSError
 from ..protocol.handshake import Acceptor, Challenged, Continue, Established, Initiator, Proved, Refused, Step
 from ..protocol.wire import MAX_HANDSHAKE
 from . import faults, tls
@@ -20,9 +21,13 @@ _LINGER_BYTES = 64 * 1024
 _LINGER_SECONDS = 1.0
 
 
-def secure(sock: gevent.ssl.SSLSocket, seconds: float, peer: str | None, *, classic: bool) -> None:
+def secure(
+    sock: gevent.ssl.SSLSocket, seconds: float, peer: str | None, *, classic: bool, certified: bool = False
+) -> tls.Seen:
     """Do the TLS handshake, within `seconds` in all, and look at what came of it.
 
+    :param classic: whether the other end may be a classic peer.
+    :param certified: whether it had to present a certificate of the operator's CA.
     :raises LinkError: as the case may be; `sock` is left for the caller to close.
     """
     try:
@@ -35,12 +40,25 @@ def secure(sock: gevent.ssl.SSLSocket, seconds: float, peer: str | None, *, clas
     problem = tls.alpn_problem(sock, classic=classic)
     if problem is not None:
         raise TLSError(problem, peer=peer)
+    seen = tls.Seen(tls.peer_fingerprint(sock))
+    if not certified:
+        return seen
+    try:
+        # A name that is no text raises an error of Python's own, which is a ValueError, too.
+        return seen._replace(name=certificates.peer_name(sock.getpeercert()).text)
+    except ValueError as error:
+        problem = "it cannot be read" if isinstance(error, UnicodeError) else str(error)
+        raise CertificateError(f"the other end's certificate names no node: {problem}", peer=peer) from None
 
 
 def converse(
-    sock: gevent.ssl.SSLSocket, machine: Initiator | Acceptor, step: Step
+    sock: gevent.ssl.SSLSocket, machine: Initiator | Acceptor, step: Step, peer: str | None = None
 ) -> Challenged | Proved | Established | Refused:
-    """Send what `step` says and feed what comes, until the machine stops or ends."""
+    """Send what `step` says and feed what comes, until the machine stops or ends.
+
+    :raises CertificateError: if only now the other end says what it thinks of our certificate: in TLS 1.3 a
+        client's handshake is over before the server has looked at it.
+    """
     while True:
         broken: OSError | None = None
         try:
@@ -56,6 +74,9 @@ def converse(
             continue
         if isinstance(step, Refused):
             return step  # its REJECT could not be sent; the refusal stands
+        about_certificate = None if broken is None else faults.certifying(broken, peer)
+        if about_certificate is not None:
+            raise about_certificate from broken
         refused = machine.end_of_stream()
         if broken is not None and not isinstance(broken, ssl.SSLEOFError):
             refused = refused._replace(problem=f"{faults.reading(broken)} while the handshake was under way")

@@ -11,7 +11,15 @@ import gevent
 import gevent.socket
 from gevent.event import AsyncResult
 
-from ..errors import LinkError, LinkTimeout, NodeStateError, Rejected, SelfLinkError, Unreachable
+from ..errors import (
+    AuthenticationError,
+    LinkError,
+    LinkTimeout,
+    NodeStateError,
+    Rejected,
+    SelfLinkError,
+    Unreachable,
+)
 from ..names import Address, NodeName
 from ..protocol import pairing
 from ..protocol.handshake import Challenged, Established, Refused
@@ -41,7 +49,7 @@ class Dialer:
         self.endpoint = endpoint
         self._dials: dict[str, Dial] = {}  # by node name, or by address until the name is known
         self._stopped = False
-        endpoint.on_registered = self._registered
+        endpoint.on_registered.append(self._registered)
 
     def connect(self, target: NodeName | Address, timeout: float | None) -> Session:
         """The session with `target`: the one there is, or a new one.
@@ -217,9 +225,12 @@ class _Attempt:
             dial.step = "the TLS handshake"
             with Deadline(limits.handshake_timeout, "the handshake", dial.key):
                 remote = sock.getpeername()
-                sock = secured = tls.wrap_client(sock)
-                secure(secured, limits.tls_timeout, dial.key, classic=self.endpoint.allows_classic(dial.name))
-                return self._handshake(secured, remote)
+                end = self.endpoint.client_end()
+                sock = secured = tls.wrap_client(sock, end)
+                classic = self.endpoint.allows_classic(dial.name)
+                seen = secure(secured, limits.tls_timeout, dial.key, classic=classic, certified=end.certified)
+                machine = self.endpoint.initiator(dial.name, self.counters, end, seen)
+                return self._handshake(secured, machine, remote)
         except LinkError:
             raise  # LinkTimeout is an OSError too
         except OSError as error:  # reset between connect and here
@@ -240,9 +251,10 @@ class _Attempt:
             raise faults.connecting(error, self.dial.key) from error
         return sock
 
-    def _handshake(self, sock: gevent.ssl.SSLSocket, remote: tuple[Any, ...]) -> Session | None:
+    def _handshake(
+        self, sock: gevent.ssl.SSLSocket, machine: Initiator, remote: tuple[Any, ...]
+    ) -> Session | None:
         dial, endpoint = self.dial, self.endpoint
-        machine = endpoint.initiator(dial.name, *self.counters, tls.peer_fingerprint(sock))
         dial.step = "awaiting CHALLENGE"
         challenged = self._converse(sock, machine, machine.start())
         if not isinstance(challenged, Challenged):
@@ -274,7 +286,7 @@ class _Attempt:
         return fresh
 
     def _converse(self, sock: gevent.ssl.SSLSocket, machine: Initiator, step: Step) -> Step:
-        step = converse(sock, machine, step)
+        step = converse(sock, machine, step, self.dial.key)
         if isinstance(step, Refused):
             raise faults.refusal(step, self.dial.key)
         return step
@@ -286,6 +298,8 @@ class _Attempt:
         table, peer = self.endpoint.table, established.peer
         if self.dial.settled:
             return None  # superseded a moment ago; the kill is on its way
+        if not self.endpoint.trusts(established.key):
+            raise AuthenticationError(faults.FORGOTTEN, peer=peer.name)
         node_id = table.ids.take()
         if node_id is None:
             raise Rejected(

@@ -6,18 +6,22 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import gevent
+from gevent.event import Event
 
 from ..config import Config
 from ..cookie import Cookie
 from ..errors import LinkError
 from ..events import HandshakeFailed, NodeDown, NodeUp
 from ..names import NodeName, printable
+from ..protocol import pairing
+from ..protocol.frames import CAPABILITIES, Farewell
 from ..protocol.handshake import Acceptor, Established, Identity, Initiator
 from ..protocol.heartbeat import Pulse
 from ..protocol.keys import LinkKeys, Secrets
 from ..protocol.messages import CHALLENGE_BYTES
+from . import tls
 from .bus import Bus
+from .keyring import Keychain
 from .runtime import HubState, Runtime
 from .session import Session
 from .table import Table
@@ -34,62 +38,90 @@ class Endpoint:
     """One life of a node, from its start to its stop.
 
     :param name: the name it announces.
-    :param keys: of the cookies it accepts in the bound form, the primary first.
+    :param keychain: of the cookies it accepts in the bound form.
     :param classic: peer name, or ``"*"``, → the cookie of that peer's classic form.
     :param bus: where its events go.
+    :param client_end: gives the end of TLS to dial with. It may wait.
     """
 
     def __init__(
         self,
         name: NodeName,
         *,
-        keys: tuple[LinkKeys, ...],
+        keychain: Keychain,
         classic: Mapping[str, Cookie],
         config: Config,
         runtime: Runtime,
         hub: HubState,
         bus: Bus,
+        client_end: Callable[[], tls.End] = tls.client_end,
     ) -> None:
         self.name = name
         self.config = config
         self.runtime = runtime
         self.hub = hub
         self.bus = bus
+        self.client_end = client_end
         self.pulse = Pulse(config.heartbeat_interval, config.heartbeat_timeout, config.limits.frame_timeout)
         incarnation = new_incarnation(runtime)
         #: What every handshake says of this node. A creation of 0 would mean "none" to a classic peer.
-        self.identity = Identity(name.text, incarnation, creation=(incarnation & 0xFF) or 1)
+        self.identity = Identity(name.text, incarnation, (incarnation & 0xFF) or 1, CAPABILITIES)
         self.table = Table(
             name.text, remembered=config.limits.remembered_peers, commit_timeout=config.commit_timeout
         )
-        #: Told of every session as it is registered: the dialer's waiters may be served by it.
-        self.on_registered: Callable[[Session], None] = lambda session: None
-        self._keys = keys
+        #: Told of every session as it is registered, and as it ends. They must not wait.
+        self.on_registered: list[Callable[[Session], None]] = []
+        self.on_ended: list[Callable[[Session], None]] = []
+        #: Peers that this node left, and that are declined until it wants them again.
+        self.left: set[str] = set()
+        self._keychain = keychain
         self._classic = classic
         self._decoy = runtime.entropy(32) if classic else b""
 
-    def acceptor(self, fingerprint: bytes) -> Acceptor:
-        """A fresh machine for an inbound connection on the certificate `fingerprint`."""
+    def acceptor(self, end: tls.End, seen: tls.Seen) -> Acceptor:
+        """A fresh machine for an inbound connection on `end`, on which TLS has shown `seen`."""
         return Acceptor(
             self.identity,
-            self._keys,
+            self._keychain.ring.keys,
             classic=self._classic_or_decoy if self._classic else None,
             challenge=self.runtime.entropy(CHALLENGE_BYTES),
-            binding=fingerprint,
+            binding=end.fingerprint,
+            initiator_binding=seen.fingerprint,
+            certified=seen.name,
         )
 
-    def initiator(self, expected: str | None, epoch: int, attempt: int, fingerprint: bytes) -> Initiator:
-        """A fresh machine for a dial that met the certificate `fingerprint`."""
+    def initiator(
+        self, expected: str | None, counters: pairing.Dial, end: tls.End, seen: tls.Seen
+    ) -> Initiator:
+        """A fresh machine for a dial from `end`, on which TLS has shown `seen`."""
         classic = self._classic_cookie(expected)
         return Initiator(
             self.identity,
-            Secrets(self._keys, None if classic is None else classic.reveal()),
+            Secrets(self._keychain.ring.keys, None if classic is None else classic.reveal()),
             challenge=self.runtime.entropy(CHALLENGE_BYTES),
             expected=expected,
-            epoch=epoch,
-            attempt=attempt,
-            acceptor_binding=fingerprint,
+            epoch=counters.epoch,
+            attempt=counters.attempt,
+            acceptor_binding=seen.fingerprint,
+            binding=end.fingerprint,
+            certified=seen.name,
         )
+
+    def trusts(self, key: LinkKeys | None) -> bool:
+        """Whether `key`, which a handshake began with, is still accepted. None: it is of the classic form."""
+        return key is None or key in self._keychain.ring
+
+    def drain(self, reason: str) -> int:
+        """Close the sessions whose cookie is no longer accepted; how many there were."""
+        accepted = self._keychain.ring.fingerprints
+        unwanted = [
+            session
+            for session in self.table.sessions.values()
+            if session.cookie_id is not None and session.cookie_id not in accepted
+        ]
+        for session in unwanted:
+            session.close(reason)
+        return len(unwanted)
 
     def allows_classic(self, peer: str | None = None) -> bool:
         """Whether `peer`, or where it is None anyone who dials in, may be a classic peer."""
@@ -119,10 +151,25 @@ class Endpoint:
         self.bus.publish(
             NodeUp(session.peer, session.incarnation, session.form, initiated, session.connected_at)
         )
-        self.on_registered(session)
+        for told in self.on_registered:
+            told(session)
         # Last, so that a link which breaks in this very moment goes down after it came up.
         session.open(established.send)
         return session
+
+    def part(self, reason: str, timeout: float) -> None:
+        """Say goodbye to every peer, and wait for `timeout` seconds at most until all have closed."""
+        parted = Event()
+
+        def check(_: Session) -> None:
+            if not self.table.sessions:
+                parted.set()
+
+        self.on_ended.append(check)
+        for session in list(self.table.sessions.values()):
+            session.part(Farewell.STOPPING, reason)
+        if self.table.sessions:
+            parted.wait(timeout)
 
     def session_ended(self, session: Session) -> None:
         """Take `session` out, wherever it still is; a session that was replaced takes nothing with it."""
@@ -130,7 +177,11 @@ class Endpoint:
         self.table.ids.release(session.node_id)
         reason = session.reason or ""
         log.info("link with %s is down: %s", session.peer, reason)
-        self.bus.publish(NodeDown(session.peer, session.incarnation, reason, self.runtime.wall()))
+        self.bus.publish(
+            NodeDown(session.peer, session.incarnation, reason, self.runtime.wall(), session.lost)
+        )
+        for told in self.on_ended:
+            told(session)
 
     def handshake_failed(
         self, error: LinkError, *, claimed: str | None, address: str, initiated: bool

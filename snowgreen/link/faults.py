@@ -8,6 +8,7 @@ import ssl
 
 from ..errors import (
     AuthenticationError,
+    CertificateError,
     LinkError,
     NameMismatch,
     NotTLSError,
@@ -27,8 +28,12 @@ _BY_CAUSE: dict[Cause, type[LinkError]] = {
     Cause.AUTHENTICATION: AuthenticationError,
     Cause.POLICY: PolicyError,
     Cause.MISMATCH: NameMismatch,
+    Cause.CERTIFICATE: CertificateError,
     Cause.SELF: SelfLinkError,
 }
+
+#: Of a handshake that ended well, under a cookie that this node had stopped accepting meanwhile.
+FORGOTTEN = "the cookie that it proved was forgotten here while the handshake was under way"
 
 _DECLINED = {
     RejectCode.DUPLICATE: "it has, or is about to have, another link with this node",
@@ -59,6 +64,18 @@ _OLD_TLS = {
     "INAPPROPRIATE_FALLBACK",
     "VERSION_TOO_LOW",
 }
+# Alerts by which the other end says that it does not take our certificate, and what they mean.
+_ALERTS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires one of its operator's CA, and this node presented none",
+    "TLSV1_ALERT_UNKNOWN_CA": "it trusts its operator's CA only, which has not issued this one",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it says that the certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "it says that the certificate is revoked",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it says that the certificate is bad",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it says that the certificate is not for this use",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it says that the certificate cannot be used",
+    "TLSV1_ALERT_DECRYPT_ERROR": "it says that the certificate's key is not this node's",
+}
+_BOTH = "both nodes need Node(tls=TLSConfig(...)) with certificates of the same CA, or neither"
 
 
 def refusal(refused: Refused, peer: str | None) -> LinkError:
@@ -72,6 +89,8 @@ def refusal(refused: Refused, peer: str | None) -> LinkError:
 
 def declined(code: int, problem: str, peer: str | None) -> LinkError:
     """The error for an authenticated REJECT."""
+    if code == RejectCode.AUTH_FAILED:
+        return AuthenticationError(FORGOTTEN, peer=peer)
     if code == RejectCode.SELF:
         return SelfLinkError("what answers is this node itself", peer=peer)
     try:
@@ -93,8 +112,27 @@ def connecting(error: OSError, peer: str | None) -> Unreachable:
     return Unreachable(f"no TCP connection: {error.strerror or type(error).__name__}", peer=peer)
 
 
+def certifying(error: OSError, peer: str | None) -> CertificateError | None:
+    """A failure over a certificate, ours or the other end's; None if `error` is something else."""
+    reason = getattr(error, "reason", None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        problem = f"the other end's certificate is not accepted here: {error.verify_message}"
+    elif reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        problem = "the other end presented no certificate, and this node requires one of its operator's CA"
+    elif reason == "BAD_SIGNATURE":
+        return CertificateError("the other end does not have the key of the certificate it shows", peer=peer)
+    elif reason in _ALERTS:
+        problem = f"the other end does not accept this node's certificate: {_ALERTS[reason]}"
+    else:
+        return None
+    return CertificateError(f"{problem}; {_BOTH}", peer=peer)
+
+
 def securing(error: OSError, peer: str | None) -> LinkError:
     """A failure during the TLS handshake."""
+    about_certificate = certifying(error, peer)
+    if about_certificate is not None:
+        return about_certificate
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":

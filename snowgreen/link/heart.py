@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import gevent
 
+from ..events import LoopStalled
 from ..protocol.heartbeat import sweep_interval
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ class Heart:
             interval = min(self._needed)
             due = clock() + interval
             gevent.sleep(interval)
-            sweep(list(self._endpoints.values()), grace=clock() - due > STALL)
+            late = clock() - due
+            if late > STALL:
+                for endpoint in list(self._endpoints.values()):
+                    endpoint.bus.publish(LoopStalled(late, endpoint.runtime.wall()))
+            sweep(list(self._endpoints.values()), grace=late > STALL)
 
 
 def sweep(endpoints: Iterable[Endpoint], *, grace: bool) -> None:

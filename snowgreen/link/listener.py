@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -52,7 +53,7 @@ class Listener(StreamServer):
     Who may begin a handshake :class:`~snowgreen.protocol.admission.Admission` decides, before a greenlet is
     spent on it; while it is full, nothing is accepted, and the kernel's backlog holds the next ones.
 
-    :param server: the certificate to present.
+    :param server: gives the end of TLS to accept with. It may wait, and is asked for each connection.
     :param limits: the bounds on handshakes.
     """
 
@@ -61,7 +62,12 @@ class Listener(StreamServer):
     _timer: Any
 
     def __init__(
-        self, address: tuple[str, int], server: tls.ServerTLS, limits: Limits, *, backlog: int = 1024
+        self,
+        address: tuple[str, int],
+        server: Callable[[], tls.End],
+        limits: Limits,
+        *,
+        backlog: int = 1024,
     ) -> None:
         self.endpoint: Endpoint | None = None
         self._handlers: dict[int, gevent.Greenlet[..., Any]] = {}
@@ -189,15 +195,15 @@ class Listener(StreamServer):
 class _Inbound:
     """One inbound connection until it is a session, or is not."""
 
-    def __init__(self, endpoint: Endpoint, server: tls.ServerTLS, address: tuple[Any, ...]) -> None:
+    def __init__(self, endpoint: Endpoint, server: Callable[[], tls.End], address: tuple[Any, ...]) -> None:
         self.endpoint = endpoint
         self.server = server
         self.address = address
         self.claimed: str | None = None
         #: A REJECT is on its way to the peer, and wants to arrive.
         self.rejected = False
-        #: Whether it counts against its source.
-        self.failed = False
+        #: Whether it counts against its source, or for it; None while neither.
+        self.failed: bool | None = None
 
     def run(self, raw: gevent.socket.socket) -> None:
         endpoint, limits = self.endpoint, self.endpoint.config.limits
@@ -205,13 +211,15 @@ class _Inbound:
         kept = False
         try:
             with Deadline(limits.handshake_timeout, "the handshake"):
+                end = self.server()
                 try:
                     tls.no_delay(raw)
-                    sock = tls.wrap_server(raw, self.server)
+                    sock = tls.wrap_server(raw, end)
                 except OSError as error:  # reset between accept and here
                     raise faults.securing(error, None) from error
-                secure(sock, limits.tls_timeout, None, classic=endpoint.allows_classic())
-                kept = self._handshake(sock) is not None
+                classic = endpoint.allows_classic()
+                seen = secure(sock, limits.tls_timeout, None, classic=classic, certified=end.certified)
+                kept = self._handshake(sock, endpoint.acceptor(end, seen)) is not None
         except LinkError as error:
             self._report(error)
         except _Evicted:
@@ -224,14 +232,13 @@ class _Inbound:
                 (raw if sock is None else sock).close()
 
     def _report(self, error: LinkError) -> None:
-        self.failed = True
+        if self.failed is None:  # who proved the cookie and is declined does not count as a failure
+            self.failed = True
         self.endpoint.handshake_failed(
             error, claimed=self.claimed, address=_shown(self.address), initiated=False
         )
 
-    def _handshake(self, sock: gevent.ssl.SSLSocket) -> Session | None:
-        endpoint = self.endpoint
-        machine = endpoint.acceptor(self.server.fingerprint)
+    def _handshake(self, sock: gevent.ssl.SSLSocket, machine: Acceptor) -> Session | None:
         try:
             step = converse(sock, machine, machine.feed(b""))
         finally:
@@ -244,6 +251,10 @@ class _Inbound:
             raise faults.refusal(step, None)
         if not isinstance(step, Proved):
             raise AssertionError(f"an acceptor does not stop at {step!r}")
+        if not self.endpoint.trusts(machine.key):
+            self._decline(sock, machine, RejectCode.AUTH_FAILED)
+            return None
+        self.failed = False
         outcome = self._decide(sock, machine, step)
         if isinstance(outcome, RejectCode):
             self._decline(sock, machine, outcome)
@@ -261,6 +272,8 @@ class _Inbound:
         table = endpoint.table
         if peer.name == endpoint.name.text:
             return RejectCode.SELF
+        if peer.name in endpoint.left:
+            return RejectCode.NAME_NOT_ALLOWED
         if peer.form is Form.CLASSIC and not self._probe_existing(peer.name):
             return RejectCode.DUPLICATE
         node_id = table.ids.take()

@@ -21,7 +21,7 @@ from gevent.event import AsyncResult
 from ..errors import OutboxFull, PingTimeout, SessionClosed
 from ..names import Address, printable
 from ..protocol import frames, heartbeat
-from ..protocol.frames import BadFrame, FrameTag
+from ..protocol.frames import BadFrame, Capability, Farewell, FrameTag
 from ..protocol.handshake import Established
 from ..protocol.heartbeat import Verdict
 from ..protocol.wire import TooLong
@@ -40,6 +40,8 @@ _RECORD = 16 * 1024
 #: Bytes one session may read, or write, before the loop looks at the others again.
 _TURN_BYTES = 64 * 1024
 _READ, _WRITE = 1, 2
+#: Multiples of it, taken modulo 1, spread evenly however many there are.
+_GOLDEN = 0.6180339887498949
 
 
 class Owner(Protocol):
@@ -59,12 +61,14 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_capabilities",
         "_decoder",
         "_local",
         "_out",
         "_out_bytes",
         "_out_frames",
         "_owner",
+        "_parting",
         "_paused",
         "_ping_number",
         "_pinged_at",
@@ -74,18 +78,22 @@ class Session:
         "_sending",
         "_sent",
         "_sock",
+        "_spread",
         "_wake_armed",
         "_write_watcher",
         "bytes_received",
         "bytes_sent",
         "connected_at",
+        "cookie_id",
         "creation",
+        "farewell",
         "form",
         "frames_received",
         "frames_sent",
         "incarnation",
         "initiated",
         "last_received",
+        "lost",
         "node_id",
         "peer",
         "reason",
@@ -113,6 +121,9 @@ class Session:
         self.creation: int = peer.creation
         #: ``"bound"`` or ``"classic"``.
         self.form: str = str(peer.form.value)
+        key = established.key
+        #: The fingerprint of the cookie it was made with, as in ``Node.fingerprints``; None if classic.
+        self.cookie_id: str | None = None if key is None else key.fingerprint
         #: True if this node dialed.
         self.initiated = initiated
         #: This link's number on this node, 1 to 65,535; a later link may get it again.
@@ -128,6 +139,10 @@ class Session:
         self.frames_sent = 0
         #: Why the session ended, None while it lives.
         self.reason: str | None = None
+        #: How the peer said goodbye, None if it did not, or closed this one link only.
+        self.farewell: Farewell | None = None
+        #: Once ended: True if nobody meant it to.
+        self.lost = False
         #: What cleanup goes by; no two connections of a node share one.
         self.serial = serial
         #: When the last bytes came, on the runtime's monotonic clock.
@@ -149,6 +164,9 @@ class Session:
         self._pings: dict[int, tuple[float, AsyncResult[float] | None]] | None = None
         self._ping_number = 0
         self._paused = False
+        self._parting: str | None = None
+        self._capabilities = peer.capabilities
+        self._spread = serial * _GOLDEN % 1.0
         loop = owner.hub.loop
         self._read_watcher = loop.io(sock.fileno(), _READ)
         self._write_watcher: Any = None
@@ -172,6 +190,11 @@ class Session:
     def remote_address(self) -> str:
         """The other end, as ``host:port``: where the connection came from or went to."""
         return _address(self._remote)
+
+    @property
+    def remote_host(self) -> str:
+        """The other end's IP address."""
+        return str(self._remote[0])
 
     def ping(self, timeout: float | None = 5.0) -> float:
         """Measure the round trip to the peer and back.
@@ -200,12 +223,11 @@ class Session:
         return rtt
 
     def close(self, reason: str = "closed by this node") -> None:
-        """End the session: send what can be sent at once, tell TLS, close. A second call does nothing.
+        """End the session at once: send what can be sent, say goodbye, close. A second call does nothing.
 
-        :param reason: what :attr:`reason` and this node's ``NodeDown`` will say.
+        :param reason: what :attr:`reason` and ``NodeDown`` will say, here and in the peer's words there.
         """
-        if self.reason is None:
-            self._end(reason, orderly=True)
+        self.leave(Farewell.CLOSING, reason)
 
     def __repr__(self) -> str:
         way = "dialed" if self.initiated else "accepted"
@@ -229,6 +251,24 @@ class Session:
                 # Bytes that OpenSSL or the decoder hold already will not wake the watcher.
                 self._owner.hub.loop.run_callback(self._early)
 
+    def leave(self, farewell: Farewell, reason: str) -> None:
+        """End the session at once, with this goodbye."""
+        if self.reason is None:
+            self._say_goodbye(farewell, reason)
+            self._end(reason, orderly=True)
+
+    def part(self, farewell: Farewell, reason: str) -> None:
+        """Begin to end: say goodbye behind all that waits to be sent; the session ends when the peer closes.
+
+        A peer that knows no GOODBYE is closed at once.
+        """
+        if self.reason is not None or self._parting is not None:
+            return
+        if not self._say_goodbye(farewell, reason):
+            self._end(reason, orderly=True)
+            return
+        self._parting = reason
+
     def beat(self, now: float, *, grace: bool) -> None:
         """One look by the heartbeat sweep."""
         if self.reason is not None:
@@ -239,6 +279,7 @@ class Session:
             pinged_at=self._pinged_at,
             mid_frame=self._decoder.mid_message,
             pulse=self._owner.pulse,
+            spread=self._spread,
             grace=grace,
         )
         if verdict is Verdict.PING:
@@ -272,7 +313,8 @@ class Session:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
-            self._end(faults.reading(error), orderly=False)
+            parting = self._parting
+            self._end(faults.reading(error) if parting is None else parting, orderly=parting is not None)
         except Exception:
             log.exception("internal error on the link with %s", self.peer)
             self._end("an internal error on this node; its log has the details", orderly=False)
@@ -283,11 +325,7 @@ class Session:
         while budget > 0:
             count = self._sock.recv_into(view, READ_BUFFER_BYTES)
             if not count:
-                broken = self._decoder.mid_message
-                self._end(
-                    "the peer closed the connection" + (" in the middle of a frame" if broken else ""),
-                    orderly=not broken,
-                )
+                self._closed_by_peer()
                 return
             self.bytes_received += count
             self.last_received = self._owner.runtime.monotonic()
@@ -299,6 +337,14 @@ class Session:
             budget -= count
         if self._sock.pending():
             self._owner.hub.loop.run_callback(self._readable)
+
+    def _closed_by_peer(self) -> None:
+        if self._parting is not None:
+            self._end(self._parting, orderly=True)
+        elif self._decoder.mid_message:
+            self._end("the peer closed the connection in the middle of a frame", orderly=False)
+        else:
+            self._end("the peer closed the connection", orderly=True)
 
     def _take(self, data: memoryview | bytes) -> None:
         for frame in self._decoder.feed(data):
@@ -318,6 +364,11 @@ class Session:
                 self._read_watcher.stop()
         elif tag == FrameTag.PONG:
             self._ponged(frames.decode_pong(frame))
+        elif tag == FrameTag.GOODBYE:
+            farewell, why = frames.decode_goodbye(frame)
+            if farewell is not Farewell.CLOSING:
+                self.farewell = farewell
+            self._end(f"the peer said goodbye: {printable(why, 200)}", orderly=True)
 
     def _ponged(self, number: int) -> None:
         known = self._pings.pop(number, None) if self._pings is not None else None
@@ -333,6 +384,13 @@ class Session:
     def _full(self) -> bool:
         limits = self._owner.config.limits
         return self._out_bytes >= limits.outbox_bytes or self._out_frames >= limits.outbox_frames
+
+    def _say_goodbye(self, farewell: Farewell, reason: str) -> bool:
+        """Queue a GOODBYE; False if the peer would not understand it."""
+        known = bool(self._capabilities & Capability.GOODBYE)
+        if known and self._parting is None:
+            self._post(frames.encode_goodbye(farewell, reason))
+        return known
 
     def _send_ping(self, waiter: AsyncResult[float] | None) -> int:
         if self._pings is None:
@@ -400,6 +458,7 @@ class Session:
             if orderly:
                 self._write()
         self.reason = reason
+        self.lost = not orderly
         for watcher in (self._read_watcher, self._write_watcher):
             if watcher is not None:
                 watcher.stop()

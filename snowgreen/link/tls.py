@@ -1,7 +1,8 @@
 """TLS: contexts, the ephemeral certificate, and what a finished TLS handshake must look like.
 
 TLS encrypts; it does not tell who is there. The certificate is made afresh at every start and nobody
-validates it: the bound handshake proves, with the cookie, that both ends saw the same one.
+validates it: the bound handshake proves, with the cookie, that both ends saw the same one. Where the
+operator has a CA, :mod:`~snowgreen.link.credentials` makes ends that validate, too.
 """
 
 from __future__ import annotations
@@ -38,11 +39,23 @@ class Certificate(NamedTuple):
         return f"<Certificate {self.fingerprint.hex()[:16]}…>"
 
 
-class ServerTLS(NamedTuple):
-    """What a listener presents."""
+class End(NamedTuple):
+    """This node's end of TLS, as a server or as a client."""
 
     context: gevent.ssl.SSLContext
+    #: SHA-256 of the certificate that it presents, in DER; empty for a client that presents none.
+    fingerprint: bytes = b""
+    #: Whether it demands of the other end a certificate of the operator's CA.
+    certified: bool = False
+
+
+class Seen(NamedTuple):
+    """What TLS has shown of the other end."""
+
+    #: SHA-256 of the certificate that it presented, in DER; empty if it presented none.
     fingerprint: bytes
+    #: The node name in it, for which the operator's CA vouches; None without such a CA.
+    name: str | None = None
 
 
 def ephemeral_certificate(now: datetime.datetime) -> Certificate:
@@ -73,23 +86,46 @@ def ephemeral_certificate(now: datetime.datetime) -> Certificate:
     return Certificate(pem + private, hashlib.sha256(der).digest())
 
 
-def server_tls(certificate: Certificate) -> ServerTLS:
-    """A listener's context around `certificate`."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER)
-    with _as_file(certificate.pem) as path:
-        context.load_cert_chain(path)
+def server_end(certificate: Certificate) -> End:
+    """A listener's end, with `certificate`."""
+    return End(server_context(certificate.pem), certificate.fingerprint)
+
+
+def client_end() -> End:
+    """A dialer's end, without a certificate."""
+    return End(client_context())
+
+
+def server_context(pem: bytes) -> gevent.ssl.SSLContext:
+    """A listener's context, with the certificate and key in `pem`."""
+    made = context(ssl.PROTOCOL_TLS_SERVER)
+    load_chain(made, pem)
     # Sessions are not resumed, so a ticket would only cost the listener 12% of the handshake.
-    context.num_tickets = 0
-    return ServerTLS(context, certificate.fingerprint)
+    made.num_tickets = 0
+    return made
 
 
 @functools.cache
 def client_context() -> gevent.ssl.SSLContext:
     """The dialers' context: one for the process, because one costs 20 KB and they are all alike."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the bound handshake authenticates the certificate instead
-    return context
+    made = context(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE  # the bound handshake authenticates the certificate instead
+    return made
+
+
+def context(protocol: int) -> gevent.ssl.SSLContext:
+    """What the contexts of both ends have in common: TLS 1.3 and nothing older, and the ALPN."""
+    made = gevent.ssl.SSLContext(protocol)
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    made.set_alpn_protocols([ALPN])
+    return made
+
+
+def load_chain(made: gevent.ssl.SSLContext, pem: bytes) -> None:
+    """Give a context the certificates and the key in `pem`."""
+    with _as_file(pem) as path:
+        made.load_cert_chain(path)
 
 
 def no_delay(sock: gevent.socket.socket) -> None:
@@ -97,14 +133,14 @@ def no_delay(sock: gevent.socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def wrap_server(sock: gevent.socket.socket, server: ServerTLS) -> gevent.ssl.SSLSocket:
+def wrap_server(sock: gevent.socket.socket, end: End) -> gevent.ssl.SSLSocket:
     """`sock` as the server's end, its handshake still to be done. `sock` itself is spent."""
-    return _wrap(server.context, sock, server_side=True)
+    return _wrap(end.context, sock, server_side=True)
 
 
-def wrap_client(sock: gevent.socket.socket) -> gevent.ssl.SSLSocket:
+def wrap_client(sock: gevent.socket.socket, end: End) -> gevent.ssl.SSLSocket:
     """`sock` as the client's end, its handshake still to be done. `sock` itself is spent."""
-    return _wrap(client_context(), sock, server_hostname=SNI)
+    return _wrap(end.context, sock, server_hostname=SNI)
 
 
 def peer_fingerprint(sock: gevent.ssl.SSLSocket) -> bytes:
@@ -136,13 +172,6 @@ def _wrap(context: gevent.ssl.SSLContext, sock: gevent.socket.socket, **side: An
     except OSError as error:
         failure = error.with_traceback(None)
     raise failure
-
-
-def _context(protocol: int) -> gevent.ssl.SSLContext:
-    context = gevent.ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols([ALPN])
-    return context
 
 
 @contextlib.contextmanager

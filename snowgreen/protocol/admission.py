@@ -104,13 +104,18 @@ class Admission:
         self._pending[self._tickets] = (key, now)
         return Admitted(self._tickets, evict)
 
-    def done(self, ticket: int, now: float, *, failed: bool) -> None:
-        """The handshake `ticket` is over. Failures slow its source down; a success forgives them all."""
+    def done(self, ticket: int, now: float, *, failed: bool | None) -> None:
+        """The handshake `ticket` is over.
+
+        :param failed: True slows its source down; False, said of a peer that proved the cookie, forgives
+            the source all its failures; None, of one that just went away, does neither.
+        """
         key = self._release(ticket)
         if key is None:
             return
         source = self._source(key, now)
-        source.failures = source.failures + 1.0 if failed else 0.0
+        if failed is not None:
+            source.failures = source.failures + 1.0 if failed else 0.0
 
     def _general_full(self) -> bool:
         reserved = self._rates.reserved if self._configured else 0

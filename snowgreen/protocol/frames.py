@@ -15,12 +15,36 @@ from .wire import pack
 class FrameTag(enum.IntEnum):
     """The tags this version acts on. ``docs/protocol.md`` lists the whole range."""
 
+    GOODBYE = 0x40
     PING = 0xF0
     PONG = 0xF1
 
 
+class Capability(enum.IntFlag):
+    """What a node can do beyond the frames shared with Snow: the bits of NAME and CHALLENGE."""
+
+    GOODBYE = 1 << 0
+
+
+#: What this version can do.
+CAPABILITIES = Capability.GOODBYE
+
+
+class Farewell(enum.IntEnum):
+    """Why a node says GOODBYE."""
+
+    #: The node stops; it may come back under another incarnation.
+    STOPPING = 1
+    #: The node lives on, and wants no link with this peer.
+    LEAVING = 2
+    #: This link is closed; another one is welcome.
+    CLOSING = 3
+
+
 PING_BODY = 8
+MAX_REASON = 256
 _OPAQUE = struct.Struct("<Q")
+_GOODBYE = struct.Struct("<BH")
 
 
 class BadFrame(ValueError):
@@ -30,6 +54,34 @@ class BadFrame(ValueError):
 def encode(tag: int, body: bytes) -> bytes:
     """A whole frame, with its length."""
     return pack(bytes([tag]) + body)
+
+
+def encode_goodbye(farewell: Farewell, reason: str) -> bytes:
+    """GOODBYE: ``u8 farewell ‖ u16 n ‖ n bytes of UTF-8``, the reason cut to 256 bytes."""
+    text = reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()
+    return encode(FrameTag.GOODBYE, _GOODBYE.pack(farewell, len(text)) + text)
+
+
+def decode_goodbye(frame: bytes) -> tuple[Farewell, str]:
+    """What the frame `frame` says, and why. A farewell of a later version reads as CLOSING.
+
+    :raises BadFrame: if it is short, long, or not UTF-8.
+    """
+    body = frame[1:]
+    if len(body) < _GOODBYE.size:
+        raise BadFrame(f"a GOODBYE of {len(body)} bytes")
+    kind, size = _GOODBYE.unpack_from(body)
+    text = body[_GOODBYE.size :]
+    if size != len(text) or size > MAX_REASON:
+        raise BadFrame(f"a GOODBYE whose reason has {len(text)} bytes, announced as {size}")
+    try:
+        reason = text.decode()
+    except UnicodeDecodeError:
+        raise BadFrame("a GOODBYE whose reason is not UTF-8") from None
+    try:
+        return Farewell(kind), reason
+    except ValueError:
+        return Farewell.CLOSING, reason
 
 
 def encode_ping(number: int) -> bytes:

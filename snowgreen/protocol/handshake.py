@@ -83,6 +83,7 @@ class Initiator(Machine):
     :param epoch: counters of the pairing rule, sent in NAME.
     :param acceptor_binding: SHA-256 of the certificate this side saw.
     :param binding: SHA-256 of this side's own certificate under mutual TLS, else empty.
+    :param certified: the name for which an operator's CA vouches, None without one.
     """
 
     role = "initiator"
@@ -98,6 +99,7 @@ class Initiator(Machine):
         attempt: int = 1,
         acceptor_binding: bytes,
         binding: bytes = b"",
+        certified: str | None = None,
     ) -> None:
         super().__init__(identity, MAX_HANDSHAKE)
         self.state = State.START
@@ -108,6 +110,7 @@ class Initiator(Machine):
         self._challenge = challenge
         self._acceptor_binding = acceptor_binding
         self._binding = binding
+        self._certified = certified
         self._peer: Peer | None = None
         self._their_challenge = b""
         self._transcript = b""
@@ -186,6 +189,11 @@ class Initiator(Machine):
                 incarnation=message.ext.incarnation,
                 capabilities=message.ext.capabilities,
             )
+        if self._certified not in (None, message.name):
+            return self._refuse(
+                Cause.CERTIFICATE,
+                f"what answers there claims to be {message.name}, with the certificate of {self._certified}",
+            )
         if message.name == self.identity.name:
             return self._refuse(Cause.SELF, "what answers is this node itself")
         if self.expected is not None and message.name != self.expected:
@@ -211,7 +219,9 @@ class Initiator(Machine):
                 "the peer could not prove the cookie: the two nodes have different cookies",
             )
         self._move(Tag.ACK)
-        return Established(peer, self._decoder, 0 if bound else None, b"")
+        if not bound:
+            return Established(peer, self._decoder, None, b"", None)
+        return Established(peer, self._decoder, 0, b"", self._secrets.bound[0])
 
     def _rejected(self, reject: Reject) -> Refused:
         proved = (
@@ -242,6 +252,7 @@ class Acceptor(Machine):
     :param challenge: 32 fresh random bytes.
     :param binding: SHA-256 of the certificate this side presents.
     :param initiator_binding: SHA-256 of the initiator's certificate under mutual TLS, else empty.
+    :param certified: the name for which an operator's CA vouches, None without one.
     """
 
     role = "acceptor"
@@ -255,6 +266,7 @@ class Acceptor(Machine):
         challenge: bytes,
         binding: bytes,
         initiator_binding: bytes = b"",
+        certified: str | None = None,
     ) -> None:
         super().__init__(identity, MAX_HANDSHAKE if classic is not None else MAX_BOUND_HELLO)
         self.state = State.AWAIT_NAME
@@ -264,6 +276,7 @@ class Acceptor(Machine):
         self._challenge = challenge
         self._binding = binding
         self._initiator_binding = initiator_binding
+        self._certified = certified
         self._peer: Peer | None = None
         self._reply: Reply | None = None
         self._transcript = b""
@@ -274,18 +287,22 @@ class Acceptor(Machine):
         """Whether an initiator that closed here did no more than withdraw."""
         return self._challenge_payload != b"" and self._reply is None and not self._decoder.mid_message
 
+    @property
+    def key(self) -> keys.LinkKeys | None:
+        """The key that the peer has proved; None before :class:`Proved`, and in the classic form."""
+        return None if self._key_index is None else self._bound[self._key_index]
+
     def accept(self) -> Established:
         """Go on after :class:`Proved`: the link is wanted."""
         self._move(Move.SEND_ACK)
         assert self._peer is not None and self._reply is not None  # noqa: S101, PT018  # PROVED implies both
-        if self._key_index is None:
+        if self.key is None:
             assert self._cookie is not None  # noqa: S101  # _proved verified the REPLY with it
             proof = keys.mac(self._cookie, self._reply.challenge)
         else:
-            key = self._bound[self._key_index]
-            proof = key.acceptor_proof(self._transcript, self._reply.proof)
+            proof = self.key.acceptor_proof(self._transcript, self._reply.proof)
         send = pack(messages.encode_ack(Ack(proof)))
-        return Established(self._peer, self._decoder, self._key_index, send)
+        return Established(self._peer, self._decoder, self._key_index, send, self.key)
 
     def reject(self, code: RejectCode, problem: str) -> Refused:
         """Go on after :class:`Proved`: the link is not wanted.
@@ -295,9 +312,8 @@ class Acceptor(Machine):
         """
         self._move(Move.SEND_REJECT)
         send = b""
-        if self._key_index is not None:
-            key = self._bound[self._key_index]
-            reject_mac = key.reject_mac(self._transcript, code, b"") if code.authenticated else None
+        if self.key is not None:
+            reject_mac = self.key.reject_mac(self._transcript, code, b"") if code.authenticated else None
             send = pack(messages.encode_reject(Reject(code, b"", reject_mac)))
         return Refused(Cause.WITHDRAWN, problem, send, code)
 
@@ -309,6 +325,13 @@ class Acceptor(Machine):
     def _named(self, payload: bytes) -> Step:
         message = messages.decode_name(payload)
         self.claimed = message.name
+        if self._certified not in (None, message.name):
+            # Before CHALLENGE: it gets to see nothing of this node, not even a proof to work on.
+            return self._refuse(
+                Cause.CERTIFICATE,
+                f"the peer claims to be {message.name}, with the certificate of {self._certified}",
+                RejectCode.AUTH_FAILED,
+            )
         challenge, ext = self._challenge, None
         if message.ext is not None and self._bound:
             offered = message.ext

@@ -28,13 +28,16 @@ def same(one: bytes, other: bytes) -> bool:
 class LinkKeys:
     """The keys that one cookie yields for the bound form. Its repr shows none of them."""
 
-    __slots__ = ("acceptor", "initiator", "master", "reject")
+    __slots__ = ("acceptor", "fingerprint", "initiator", "master", "reject")
 
     def __init__(self, master: bytes) -> None:
         self.master = master
         self.initiator = _expand(master, b"snowgreen/1 initiator")
         self.acceptor = _expand(master, b"snowgreen/1 acceptor")
         self.reject = _expand(master, b"snowgreen/1 reject")
+        #: 48 bits that tell one cookie from another and may be shown: as behind a handshake, each guess at
+        #: the cookie costs one scrypt.
+        self.fingerprint = _expand(master, b"snowgreen/1 fingerprint")[:6].hex("-", 2)
 
     @classmethod
     def derive(cls, cookie: bytes) -> LinkKeys:
@@ -64,6 +67,12 @@ class LinkKeys:
     def reject_mac(self, transcript: bytes, code: int, detail: bytes) -> bytes:
         """What makes a REJECT binding."""
         return mac(self.reject, lp(b"snowgreen/1 reject") + transcript + bytes([code]) + lp(detail))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinkKeys) and same(self.master, other.master)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
 
     def __repr__(self) -> str:
         return "<LinkKeys>"

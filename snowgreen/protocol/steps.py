@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple, TypeAlias
 
+from .keys import LinkKeys
 from .messages import Tag
 from .wire import Decoder
 
@@ -73,6 +74,7 @@ class Cause(enum.Enum):
     AUTHENTICATION = "the cookie was not proved"
     POLICY = "the form of handshake is not allowed"
     MISMATCH = "another node answered"
+    CERTIFICATE = "the certificate is for another name"
     SELF = "the peer is this node itself"
     DECLINED = "the peer, authenticated, declined"
     BUSY = "the peer is busy"
@@ -129,6 +131,8 @@ class Established(NamedTuple):
     #: Which of the accepted keys it was, 0 for the primary; None in the classic form.
     key_index: int | None
     send: bytes
+    #: That key itself, None in the classic form.
+    key: LinkKeys | None
 
 
 class Refused(NamedTuple):

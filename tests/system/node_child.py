@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -40,16 +41,35 @@ def connect(node: snowgreen.Node, peer: str, timeout: float) -> None:
         say("failed", error=type(error).__name__, text=str(error))
 
 
+def ping(node: snowgreen.Node, peer: str) -> None:
+    try:
+        say("pinged", rtt=node.sessions[peer].ping(2))
+    except (KeyError, snowgreen.SnowgreenError) as error:
+        say("not pinged", error=repr(error))
+
+
+def live() -> int:
+    return sum(1 for item in gc.get_objects() if isinstance(item, gevent.Greenlet) and item)
+
+
 def main() -> None:
     node = snowgreen.Node(
         sys.argv[1],
         classic=json.loads(os.environ.get("CLASSIC", "null")),
+        listen=os.environ.get("LISTEN"),
         config=snowgreen.Config(
-            heartbeat_interval=0.5, heartbeat_timeout=0.5, duplicate_wait=0.2, probe_timeout=0.5
+            heartbeat_interval=0.5,
+            heartbeat_timeout=0.5,
+            duplicate_wait=0.2,
+            probe_timeout=0.5,
+            redial_base=0.1,
+            redial_ceiling=0.5,
+            rejoin_wait=0.5,
+            limits=snowgreen.Limits.trusted(tls_timeout=1, handshake_timeout=1.5, frame_timeout=1),
         ),
     ).start()
     gevent.spawn(watch, node.subscribe())
-    say("started", name=node.name, incarnation=node.incarnation, pid=os.getpid())
+    say("started", name=node.name, incarnation=node.incarnation, pid=os.getpid(), address=node.address)
     for line in FileObject(sys.stdin.buffer, "rb"):
         command = json.loads(line)
         if command["do"] == "connect":
@@ -66,6 +86,15 @@ def main() -> None:
                     for name, s in node.sessions.items()
                 },
             )
+        elif command["do"] == "keep":
+            node.keep(command["peer"])
+        elif command["do"] == "leave":
+            node.leave(command["peer"])
+        elif command["do"] == "ping":
+            gevent.spawn(ping, node, command["peer"])
+        elif command["do"] == "left over":
+            gc.collect()
+            say("left over", greenlets=live(), descriptors=len(os.listdir("/proc/self/fd")))
         elif command["do"] == "close":
             node.sessions[command["peer"]].close("asked to")
     node.stop()

@@ -40,7 +40,7 @@ def test_two_processes_link() -> None:
         assert_one_link(a, b, names)
         a.tell(do="close", peer=names[1])
         assert a.expect("NodeDown")["reason"] == "asked to"
-        assert b.expect("NodeDown")["reason"] == "the peer closed the connection"
+        assert b.expect("NodeDown")["reason"] == "the peer said goodbye: asked to"
         assert links(a) == links(b) == {}
 
 
