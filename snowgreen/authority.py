@@ -1,6 +1,7 @@
 """A small certificate authority in a directory, for an operator who has none.
 
-There are ``ca.pem``, ``ca.key``, and for each node a certificate with its key. Keys are ECDSA P-256. Files appear whole or not at all, and keys with mode 0600.
+There are ``ca.pem``, ``ca.key``, and for each node a certificate with its key. Keys are ECDSA P-256. Files
+appear whole or not at all, and keys with mode 0600.
 """
 
 from __future__ import annotations

@@ -108,6 +108,15 @@ def parse_address(text: str, *, argument: str = "address", default_port: int = D
         raise ConfigurationError(argument, f"'{printable(text)}' is no address: {defect}") from None
 
 
+def is_literal(host: str) -> bool:
+    """Whether `host` is an IP address, which needs no resolver."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` can only mean this machine."""
     if host == "localhost":

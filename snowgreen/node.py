@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import certificates
+from . import certificates, forks
 from .certificates import TLSConfig
 from .config import Config
 from .cookie import Cookie, wrapped
@@ -65,6 +65,7 @@ class Node(Rotation):
     _dialer: Dialer | None = None
     _listener: Listener | None = None
     _keeper: Keeper | None = None
+    _forked = False
 
     def __init__(
         self,
@@ -95,12 +96,14 @@ class Node(Rotation):
         self._config = config or Config()
         self._runtime = runtime or Runtime()
         self._requested = _requested_name(name, tls, self._runtime)
+        self._named_by_us = name is None and tls is None
         self._bind = _bind_address(self._requested, listen)
         self._tls = _checked_tls(tls, self._requested, listens=self._bind is not None, classic=bool(classics))
         self._peers = {str(target): target for target in map(_target, _listed(peers))}
         self._keychain = Keychain(secret, accepted, weak=weak)
         self._classic = classics
         self._bus = Bus(self._config.event_queue)
+        forks.watch(self)
 
     # Life.
 
@@ -113,6 +116,7 @@ class Node(Rotation):
         """
         if self._endpoint is not None:
             return self
+        forks.settle()
         self._keychain.open()
         name, listener, watch = self._requested, None, None
         if self._tls is not None:
@@ -121,6 +125,10 @@ class Node(Rotation):
             listener = self._listen(self._bind, watch)
             if name.port == 0:
                 name = name.with_port(listener.bound.port)
+        if self.started:  # by another greenlet, while this one waited
+            if listener is not None:
+                listener.close()
+            return self
         endpoint = Endpoint(
             name,
             keychain=self._keychain,
@@ -138,6 +146,7 @@ class Node(Rotation):
             listener.serve(endpoint)
         for target in self._peers.values():
             self._keeper.keep(target)
+        self._forked = False
         return self
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -162,6 +171,28 @@ class Node(Rotation):
             for session in list(endpoint.table.sessions.values()):
                 session.close(_STOPPED)
             self._bus.close()
+
+    def let_go(self) -> None:
+        """In a child of a fork, called before anything else: what is open belongs to the parent.
+
+        The node is then not started, and a default name is drawn anew, so that two children differ.
+        """
+        endpoint, dialer, listener, keeper = self._endpoint, self._dialer, self._listener, self._keeper
+        if self._named_by_us:
+            self._requested = parse_name(_default_name(self._runtime))
+        self._keychain.forked()
+        inherited, self._bus = self._bus, Bus(self._config.event_queue)
+        inherited.close()
+        if endpoint is None or dialer is None or keeper is None:
+            return
+        self._endpoint = self._dialer = self._listener = self._keeper = None
+        self._forked = True
+        keeper.stop()
+        if listener is not None:
+            listener.close()
+        dialer.let_go()
+        heart().remove(endpoint)
+        endpoint.let_go()
 
     def __enter__(self) -> Node:
         return self.start()
@@ -193,7 +224,7 @@ class Node(Rotation):
         """
         dialer = self._dialer
         if dialer is None:
-            raise NodeStateError("the node is not started; call start() first")
+            raise NodeStateError(_FORKED if self._forked else "the node is not started; call start() first")
         target = _target(peer)
         if self._endpoint is not None:
             self._endpoint.left.discard(str(target))
@@ -297,6 +328,10 @@ class Node(Rotation):
         return lambda: end
 
 
+_FORKED = (
+    "this process was forked from the one that started the node, and the links are that one's; "
+    "call start() here, too, for a node of this process's own"
+)
 _STOPPED = "this node was stopped"
 _NO_SESSIONS: Mapping[str, Any] = MappingProxyType({})
 

@@ -3,9 +3,11 @@
 import contextlib
 import io
 import os
+import pty
 import queue
 import re
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -277,6 +279,94 @@ def test_connect_stay_keeps_the_link_until_interrupted(cli):
     status, _, err = other.end()
     assert status == 1
     assert "is closed: the peer closed the connection" in one_error_line(err)
+
+
+def test_start_reads_its_cookie_again_at_sighup(cli):
+    """The file's new cookie is the primary then, the old one still accepted, and the links stay up."""
+    running, name = cli.node()
+    old = running.line(r"^fingerprint +(\S+)$")[1]
+    staying = cli.start("connect", name, "--stay")
+    staying.line(rf"{name} is up")
+    old_file = cli.home / "old"
+    shutil.copy(cli.cookie_file, old_file)
+
+    running.signal(signal.SIGHUP)
+    running.line(rf"^\d\d:\d\d:\d\d\.\d{{3}}  the cookie was read again, and is {old} as before$")
+
+    out = cli.run("cookie", "--new", "--yes")[1]
+    assert "SIGHUP" in out
+    assert "node.reload_cookie()" in out
+    new = re.search(r"^fingerprint +(\S+)$", out, re.M)[1]
+    assert new != old
+    status, _, err = cli.run("connect", name)
+    assert status == 1
+    assert "different cookies" in one_error_line(err)
+
+    running.signal(signal.SIGHUP)
+    running.line(rf"the cookie was read again, and is {new} now; also accepted: {old}$")
+    for option in ([], ["--cookie-file", str(old_file)]):
+        status, _, err = cli.run("connect", name, *option)
+        assert (status, err) == (0, "")
+    assert staying.end(signal.SIGINT)[0] == 0
+    status, out, err = running.end(signal.SIGTERM)
+    assert (status, err) == (0, "")
+    for file in (old_file, cli.cookie_file):
+        assert file.read_text().strip() not in cli.everything_said()
+
+
+def test_start_keeps_its_cookie_when_the_file_is_spoilt(cli):
+    """At SIGHUP with an unusable file, or without one, the node says what is wrong and goes on as before."""
+    running, name = cli.node()
+    fingerprint = running.line(r"^fingerprint +(\S+)$")[1]
+    cookie = cli.cookie_file.read_text()
+    cli.cookie_file.chmod(0o644)
+    running.signal(signal.SIGHUP)
+    running.line(rf"the cookie was not read again, and stays {fingerprint}: cookie: .*run: chmod 600")
+    cli.cookie_file.unlink()
+    running.signal(signal.SIGHUP)
+    running.line(rf"the cookie was not read again, and stays {fingerprint}: cookie: \S+ is gone$")
+    assert cli.run("connect", name, SNOWGREEN_COOKIE=cookie.strip())[0] == 0
+    assert running.end(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.usefixtures("set_cookie")
+def test_start_survives_sighup_with_nothing_to_read_again(cli):
+    """A cookie from the environment cannot change: the node says so and lives on."""
+    running, name = cli.node()
+    running.line("^fingerprint")
+    running.signal(signal.SIGHUP)
+    running.line(rf"the cookie was not read again, and stays \S+: cookie: .*no file \({VARIABLE}\)")
+    assert cli.run("connect", name)[0] == 0
+    assert running.end(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.usefixtures("set_cookie")
+def test_start_ends_with_its_terminal(cli):
+    """SIGHUP from a terminal that has gone ends the node in an orderly way: it is nobody's daemon."""
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "snowgreen", "start", "--name", "alice@127.0.0.1:0"],
+        env=cli.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    with running, open(ours, "rb") as screen:
+        name = screen.readline().split()[1].decode()
+        while not screen.readline().startswith(b"fingerprint"):
+            pass
+        staying = cli.start("connect", name, "--stay")
+        staying.line(rf"{name} is up")
+        # Of the screen, the `is up` must be written before the terminal goes: that write has no SIGHUP.
+        assert b" is up" in screen.readline()
+        screen.close()
+        running.send_signal(signal.SIGHUP)
+        assert running.wait(PATIENCE) == 1
+    status, _, err = staying.end()
+    assert status == 1
+    assert "this node was stopped" in one_error_line(err)
 
 
 # Errors

@@ -111,6 +111,24 @@ def test_each_input_of_the_transcript_counts():
     assert len(hashes) == 9
 
 
+@every_vector
+def test_the_fingerprint(vector, derived):
+    """48 bits of an HKDF-Expand of its own: public, the same for the same cookie, and none of the keys."""
+    got = derived[vector["cookie"]]
+    expanded = hmac.digest(got.master, b"snowgreen/1 fingerprint\x01", "sha256")
+    assert got.fingerprint.replace("-", "") == expanded.hex()[:12]
+    for key in (got.master, got.initiator, got.acceptor, got.reject):
+        assert got.fingerprint.replace("-", "") not in key.hex()
+
+
+def test_keys_are_equal_if_the_cookie_is():
+    """Keys compare by what they were made from, whichever derivation made them."""
+    assert LinkKeys(bytes(32)) == LinkKeys(bytes(32))
+    assert hash(LinkKeys(bytes(32))) == hash(LinkKeys(bytes(32)))
+    assert LinkKeys(bytes(32)) != LinkKeys(b"x" * 32)
+    assert LinkKeys(bytes(32)) != bytes(32)
+
+
 def test_the_three_uses_have_three_keys():
     """No proof can stand in for another: same transcript, different keys, different labels."""
     link_keys = LinkKeys(bytes(32))

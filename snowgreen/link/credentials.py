@@ -115,7 +115,9 @@ class CredentialWatch:
     def _load(self) -> Credentials:
         now = datetime.datetime.fromtimestamp(self._runtime.wall(), datetime.UTC)
         # In a thread: a disk may be slow, and so is checking a large RSA key.
-        made: Credentials = gevent.get_hub().threadpool.apply(load, (self._config, self._name, now))
+        made = gevent.get_hub().threadpool.apply(_loaded, (self._config, self._name, now))
+        if isinstance(made, ConfigurationError):
+            raise made
         return made
 
     def __repr__(self) -> str:
@@ -139,6 +141,14 @@ def load(config: TLSConfig, name: str, now: datetime.datetime) -> Credentials:
         tls.End(client, material.fingerprint, certified=True),
         material.expires,
     )
+
+
+def _loaded(config: TLSConfig, name: str, now: datetime.datetime) -> Credentials | ConfigurationError:
+    # Returned, because gevent prints the traceback of what is raised in its threads.
+    try:
+        return load(config, name, now)
+    except ConfigurationError as error:
+        return error.with_traceback(None)
 
 
 def _contexts(material: Material) -> tuple[gevent.ssl.SSLContext, gevent.ssl.SSLContext] | str:

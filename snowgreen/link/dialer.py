@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from ..errors import (
     SelfLinkError,
     Unreachable,
 )
-from ..names import Address, NodeName
+from ..names import Address, NodeName, is_literal
 from ..protocol import pairing
 from ..protocol.handshake import Challenged, Established, Refused
 from ..protocol.messages import RejectCode
@@ -79,6 +78,12 @@ class Dialer:
         self._stopped = True
         for dial in list(self._dials.values()):
             dial.fail(NodeStateError("the node was stopped"))
+
+    def let_go(self) -> None:
+        """In a child of a fork: end the dials; who waits for one waits in the parent."""
+        self._stopped = True
+        for dial in list(self._dials.values()):
+            dial.let_go()
 
     def find(self, key: str) -> Dial | None:
         """The dial in progress for a name or address."""
@@ -148,6 +153,10 @@ class Dial:
         if not self.settled:
             self._result.set_exception(error)
         self._finish()
+
+    def let_go(self) -> None:
+        """In a child of a fork: end, and tell nobody."""
+        self._greenlet.kill(block=False)
 
     def _finish(self) -> None:
         self.dialer.forget(self)
@@ -325,12 +334,12 @@ class _Attempt:
 
 def _tcp(address: Address) -> gevent.socket.socket:
     """A TCP connection to `address`."""
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(address.host).version == 6 else socket.AF_INET
-    except ValueError:
-        return gevent.socket.create_connection(address)  # a host name: every address it has is tried
-    # A literal address needs no resolver, and with it no turn through gevent's thread pool.
-    sock = gevent.socket.socket(family, socket.SOCK_STREAM)
+    if not is_literal(address.host):
+        return gevent.socket.create_connection(address)  # every address the name has is tried
+    # Without the resolver there is no turn through gevent's thread pool.
+    sock = gevent.socket.socket(
+        socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM
+    )
     try:
         sock.connect(tuple(address))
     except BaseException:

@@ -171,6 +171,11 @@ class Endpoint:
         if self.table.sessions:
             parted.wait(timeout)
 
+    def let_go(self) -> None:
+        """In a child of a fork: close our copies of the descriptors, and say nothing on the connections."""
+        for session in list(self.table.sessions.values()):
+            session.let_go()
+
     def session_ended(self, session: Session) -> None:
         """Take `session` out, wherever it still is; a session that was replaced takes nothing with it."""
         self.table.ended(session.peer, session.serial)

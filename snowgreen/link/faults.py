@@ -66,7 +66,6 @@ _OLD_TLS = {
 }
 # Alerts by which the other end says that it does not take our certificate, and what they mean.
 _ALERTS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires one of its operator's CA, and this node presented none",
     "TLSV1_ALERT_UNKNOWN_CA": "it trusts its operator's CA only, which has not issued this one",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it says that the certificate has expired",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "it says that the certificate is revoked",
@@ -121,6 +120,8 @@ def certifying(error: OSError, peer: str | None) -> CertificateError | None:
         problem = "the other end presented no certificate, and this node requires one of its operator's CA"
     elif reason == "BAD_SIGNATURE":
         return CertificateError("the other end does not have the key of the certificate it shows", peer=peer)
+    elif reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED":
+        problem = "the other end requires a certificate of its operator's CA, and this node presented none"
     elif reason in _ALERTS:
         problem = f"the other end does not accept this node's certificate: {_ALERTS[reason]}"
     else:

@@ -22,6 +22,12 @@ _derived: dict[bytes, LinkKeys] = {}
 _lock = RLock()
 
 
+def forked() -> None:
+    """In a child of a fork: whoever held the lock at that moment runs in the parent."""
+    global _lock
+    _lock = RLock()
+
+
 def link_keys(cookie: Cookie) -> LinkKeys:
     """The keys of `cookie`. The first call for a cookie waits, in this greenlet only, about 0.1 s."""
     with _lock:  # greenlets that start nodes together share one derivation
@@ -55,6 +61,10 @@ class Keychain:
         self._accepted = accepted  # what open() has still to derive
         self.weak = weak
         self._primary = given
+        self._turn = RLock()
+
+    def forked(self) -> None:
+        """In a child of a fork: whoever was making a change at that moment makes it in the parent."""
         self._turn = RLock()
 
     def open(self) -> None:

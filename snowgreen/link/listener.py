@@ -16,7 +16,7 @@ from gevent.server import StreamServer
 from ..config import Limits
 from ..errors import LinkError, LinkTimeout, SessionError
 from ..events import ConnectionsRefused
-from ..names import Address
+from ..names import Address, is_literal
 from ..protocol.admission import Admission, Rates, Refusal
 from ..protocol.handshake import Cause, Form, Proved, Refused
 from ..protocol.messages import RejectCode
@@ -99,9 +99,11 @@ class Listener(StreamServer):
     ) -> gevent.socket.socket:
         """Bind and listen; unlike gevent's own, resolve a host name off the hub, and close what fails."""
         host, port = address
-        found = gevent.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, resolved = found[0]
-        sock = gevent.socket.socket(family, kind, protocol)
+        resolved: tuple[Any, ...] = (host, port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if not is_literal(host):
+            family, _, _, _, resolved = gevent.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = gevent.socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(resolved)

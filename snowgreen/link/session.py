@@ -251,6 +251,11 @@ class Session:
                 # Bytes that OpenSSL or the decoder hold already will not wake the watcher.
                 self._owner.hub.loop.run_callback(self._early)
 
+    def let_go(self) -> None:
+        """In a child of a fork: the link is the parent's. Close our copy of it, and send nothing."""
+        self._pings = None  # who waits for an answer waits in the parent
+        self._end("this process was forked: the link stays with its parent", orderly=False)
+
     def leave(self, farewell: Farewell, reason: str) -> None:
         """End the session at once, with this goodbye."""
         if self.reason is None:
