@@ -93,6 +93,7 @@ def make_initiator(
     challenge: bytes = INITIATOR_CHALLENGE,
     acceptor_binding: bytes = CERTIFICATE,
     binding: bytes = b"",
+    certified: str | None = None,
     epoch: int = 1,
     attempt: int = 1,
 ) -> Initiator:
@@ -106,6 +107,7 @@ def make_initiator(
         attempt=attempt,
         acceptor_binding=acceptor_binding,
         binding=binding,
+        certified=certified,
     )
 
 
@@ -117,6 +119,7 @@ def make_acceptor(
     challenge: bytes = ACCEPTOR_CHALLENGE,
     binding: bytes = CERTIFICATE,
     initiator_binding: bytes = b"",
+    certified: str | None = None,
 ) -> Acceptor:
     """An acceptor that gets on with `make_initiator()`, unless told otherwise."""
     return Acceptor(
@@ -126,6 +129,7 @@ def make_acceptor(
         challenge=challenge,
         binding=binding,
         initiator_binding=initiator_binding,
+        certified=certified,
     )
 
 

@@ -49,6 +49,19 @@ def test_connecting(error: OSError, text: str) -> None:
         (ssl_error("UNEXPECTED_EOF_WHILE_READING", ssl.SSLEOFError), snowgreen.TLSError, "closed"),
         (ssl_error("SOMETHING_ELSE"), snowgreen.TLSError, "SOMETHING_ELSE"),
         (ConnectionResetError(errno.ECONNRESET, "x"), snowgreen.TLSError, "ECONNRESET"),
+        (
+            ssl_error("PEER_DID_NOT_RETURN_A_CERTIFICATE"),
+            snowgreen.CertificateError,
+            "the other end presented no certificate",
+        ),
+        (
+            ssl_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+            snowgreen.CertificateError,
+            "this node presented none",
+        ),
+        (ssl_error("TLSV1_ALERT_UNKNOWN_CA"), snowgreen.CertificateError, "trusts its operator's CA only"),
+        (ssl_error("SSLV3_ALERT_CERTIFICATE_EXPIRED"), snowgreen.CertificateError, "has expired"),
+        (ssl_error("BAD_SIGNATURE"), snowgreen.CertificateError, "does not have the key"),
     ],
 )
 def test_securing(error: OSError, kind: type, text: str) -> None:
@@ -91,3 +104,11 @@ def test_every_authenticated_code_is_explained(code: int) -> None:
     else:
         assert isinstance(error, snowgreen.Rejected)
         assert error.code == code
+
+
+@pytest.mark.parametrize(
+    "error", [ssl_error("BAD_LENGTH"), ConnectionResetError(errno.ECONNRESET, "x"), OSError("no number")]
+)
+def test_what_has_nothing_to_do_with_certificates(error: OSError) -> None:
+    """A link that breaks for another reason is not blamed on a certificate."""
+    assert faults.certifying(error, "p@h") is None

@@ -1176,3 +1176,41 @@ def test_a_stranger_gets_nothing_whatever_he_sends(chunks, role, policy, started
             break
     else:
         assert isinstance(machine.end_of_stream(), Refused)
+
+
+# Under an operator's CA
+
+
+def test_a_pair_whose_certificates_are_for_their_names():
+    """What the CA vouches for is what each side claims: the handshake goes its way."""
+    initiator, acceptor = make_initiator(certified=BOB.name), make_acceptor(certified=ALICE.name)
+    run_pair(initiator, acceptor).check_agreement()
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_an_acceptor_ends_at_a_name_that_is_not_the_certificates(form):
+    """At NAME, with a code and no CHALLENGE: the peer gets to see nothing of this node."""
+    initiator, acceptor = pair_for(form, acceptor={"certified": "mallory@h:1"})
+    step = acceptor.feed(initiator.start().send)
+    assert isinstance(step, Refused)
+    assert step.cause is Cause.CERTIFICATE
+    assert step.problem == f"the peer claims to be {ALICE.name}, with the certificate of mallory@h:1"
+    assert step.send == rejection(RejectCode.AUTH_FAILED)
+    assert acceptor.claimed == ALICE.name
+
+
+@pytest.mark.parametrize("expected", [BOB.name, None])
+def test_an_initiator_ends_at_a_name_that_is_not_the_certificates(expected):
+    """At CHALLENGE, without a word: no proof leaves it, whether it dialed a name or an address."""
+    initiator, acceptor = make_initiator(expected=expected, certified="mallory@h:1"), make_acceptor()
+    step = initiator.feed(acceptor.feed(initiator.start().send).send)
+    assert isinstance(step, Refused)
+    assert step.cause is Cause.CERTIFICATE
+    assert step.send == b""
+
+
+def test_an_honest_other_node_is_a_mismatch_and_no_thief():
+    """It answers in its own name, which is its certificate's: just not the one that was dialed."""
+    initiator, acceptor = make_initiator(expected="carol@h:1", certified=BOB.name), make_acceptor()
+    step = initiator.feed(acceptor.feed(initiator.start().send).send)
+    assert step.cause is Cause.MISMATCH

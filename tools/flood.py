@@ -8,7 +8,8 @@ a node that runs already on this machine; its sessions cannot be counted.
 The exit status is 0 only if every link asked for was made and held and nothing was left over; otherwise
 it is 1, and 130 after Ctrl-C. Where the limit on file descriptors is what stops a run, the run says so.
 
-A run is a row of phases over a :class:`Fleet` of links; another kind of load is another phase.
+A run is a row of phases over a :class:`Fleet` of links; another kind of load is another phase. ``--attack``
+is another run altogether: it holds the links through an attack, as ``siege.py`` says.
 """
 
 # ruff: noqa: E402  # what is imported before the patching would be left unpatched
@@ -22,14 +23,9 @@ import contextlib
 import errno
 import itertools
 import json
-import logging
-import math
 import os
 import random
-import resource
-import secrets
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,13 +35,17 @@ from typing import Any, Final, TextIO, TypeVar
 
 import click
 import gevent
-from gevent.fileobject import FileObject
+import measure
+from attacks import KINDS
 from gevent.pool import Group
+from measure import descriptors, percentiles, usage
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from siege import Report as SiegeReport
+from siege import Siege
+from target import Halt, Server, prepare
 
-from snowgreen import Config, Cookie, Limits, Node, Session
+from snowgreen import Config, Cookie, Node, Session
 from snowgreen import cookie as cookies
 from snowgreen.errors import CookieError, InvalidName, LinkTimeout, SnowgreenError
 from snowgreen.names import is_loopback, parse_name
@@ -55,104 +55,7 @@ SPARE: Final = 8
 #: Links that are pinged in turn while all are held, and seconds between two such pings.
 SAMPLE: Final = 200
 PING_PAUSE: Final = 0.005
-#: Seconds the server may take to answer, to forget its sessions, to exit.
-PATIENCE: Final = 20.0
-
 T = TypeVar("T")
-
-
-class Halt(BaseException):
-    """The run ends here, for the reason given."""
-
-
-def serve() -> None:
-    """Be a node, and give a line of JSON for each line of JSON, until there are no more."""
-    orders = map(json.loads, FileObject(sys.stdin.fileno(), "r", closefd=False))
-    first = next(orders)
-    config = Config(limits=Limits.trusted())  # by default so many from one address would be kept out
-    with Node("flooded@127.0.0.1:0", cookie=first["cookie"], config=config) as node:
-        for order in itertools.chain([first], orders):  # there is one kind of order so far
-            answer = {"number": order["number"], "name": node.name, "sessions": len(node.sessions)}
-            print(json.dumps(answer), flush=True)
-
-
-class Server:
-    """The node under test, in a process that this one starts and ends."""
-
-    def __init__(self) -> None:
-        secret, pipe = secrets.token_hex(32), subprocess.PIPE
-        # In a session of its own: Ctrl-C is for the flood, which ends the server in its turn.
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve"], stdin=pipe, stdout=pipe, text=True, start_new_session=True
-        )
-        self._orders = 0
-        self.cookie = Cookie.wrap(secret, "flood")
-        self.pid = self._process.pid
-        try:
-            self.name = str(self._ask(cookie=secret)["name"])
-        except BaseException:
-            self.close()
-            raise
-
-    def sessions(self) -> int:
-        """How many sessions the node has."""
-        return int(self._ask()["sessions"])
-
-    def settle(self, sessions: int) -> int:
-        """Wait until there are no more than `sessions`, or too long; return how many there are."""
-        until = time.monotonic() + PATIENCE
-        while (now := self.sessions()) > sessions and time.monotonic() < until:
-            gevent.sleep(0.02)
-        return now
-
-    def close(self) -> None:
-        """End the process: its input ends; if that does not help, it is killed."""
-        try:
-            self._process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _ask(self, **order: str) -> dict[str, Any]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        self._orders += 1
-        slow = gevent.Timeout(PATIENCE, Halt("the server process does not answer"))
-        with slow, contextlib.suppress(OSError):
-            stdin.write(json.dumps({"number": self._orders, **order}) + "\n")
-            stdin.flush()
-            for answer in map(json.loads, stdout):
-                if answer["number"] == self._orders:  # not to an earlier order, whose wait was cut short
-                    return dict(answer)
-        raise Halt(f"the server process ended by itself, with status {self._process.wait(PATIENCE)}")
-
-
-def usage(pid: int | None) -> dict[str, float] | None:
-    """What process `pid` has used so far: CPU time and memory, as far as we may see it."""
-    process, figures = Path(f"/proc/{pid}"), {}
-    try:
-        # The second field is the program's name in brackets, and may hold anything.
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    figures["rss_kb"] = int(fields[21]) * resource.getpagesize() / 1024
-    figures["cpu_ms"] = (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-    with contextlib.suppress(OSError):
-        for line in (process / "smaps_rollup").read_text().splitlines():
-            # This RSS is exact. PSS moves with others who share files; its anonymous part does not.
-            if line.startswith(("Rss:", "Pss:", "Pss_Anon:")):
-                figures[line.partition(":")[0].lower() + "_kb"] = float(line.split()[1])
-    return figures
-
-
-def descriptors(pid: int | None) -> tuple[int, int] | None:
-    """How many descriptors process `pid` may have open, and how many more; None if we may not see it."""
-    with contextlib.suppress(OSError):
-        if pid is not None:
-            limit, _hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            return limit, limit - len(os.listdir(f"/proc/{pid}/fd"))
-    return None
 
 
 @dataclass
@@ -283,22 +186,6 @@ class Report:
     live_on_server: int | None = None
     left_on_server: int | None = None
 
-    def table(self) -> Table:
-        """For people."""
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for name, value in asdict(self).items():
-            for part, figure in value.items() if isinstance(value, dict) else [("", value)]:
-                shown = f"{figure:,.2f}" if isinstance(figure, float) else str(figure)
-                table.add_row(f"{name} {part}".replace("_", " "), "n/a" if figure is None else shown)
-        return table
-
-
-def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
-    """In milliseconds; None of no times."""
-    ordered = sorted(seconds)
-    picked = {share: math.ceil(share * len(ordered) / 100) - 1 for share in (50, 99)}
-    return {f"p{share}": ordered[at] * 1000 for share, at in picked.items()} if ordered else None
-
 
 class Flood:
     """One run: its phases in order, each of which fills in its part of the report."""
@@ -408,6 +295,54 @@ def cookie_for(target: str, file: Path | None) -> Cookie:
         raise click.UsageError(str(error)) from error
 
 
+def flood(target: str | None, given: dict[str, Any]) -> Report:
+    """Make links, with a node of its own or with one that runs already, and measure them."""
+    with contextlib.ExitStack() as stack:
+        server, pid = None, given["server_pid"]
+        if target is None:
+            server = stack.enter_context(contextlib.closing(Server()))
+            target, cookie, pid = server.name, server.cookie, server.pid
+        else:
+            cookie = cookie_for(target, given["cookie_file"])
+        fleet = Fleet(target, cookie, given["timeout"], given["concurrency"], pid)
+        run = Flood(fleet, server, given["links"])
+        run.run(given["hold"], given["max_seconds"])
+    return run.report
+
+
+def besiege(kinds: tuple[str, ...], given: dict[str, Any]) -> SiegeReport:
+    """Hold links with a node of its own through an attack."""
+    with contextlib.closing(Server("default")) as server:
+        address = parse_name(server.name).address
+        siege = Siege(
+            server.name,
+            (address.host, address.port),
+            server.cookie,
+            server.look,
+            pid=server.pid,
+            kinds=kinds,
+            attackers=given["attackers"],
+            sources=given["sources"],
+            links=given["links"],
+        )
+        try:
+            with halting(given["max_seconds"]):
+                siege.run(given["hold"])
+                siege.report.left_on_server = server.settle(0)
+        except Halt as end:
+            siege.report.stopped_by = str(end)
+    siege.judge()
+    return siege.report
+
+
+def parse_kinds(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The kinds of attack that were asked for."""
+    kinds = tuple(value.split(",")) if value else ()
+    if not set(kinds) <= set(KINDS):
+        raise click.BadParameter(f"give some of {','.join(KINDS)}")
+    return kinds
+
+
 @click.command()
 @click.option("--links", default=1000, show_default=True, type=click.IntRange(1, 65_535))
 @click.option("--concurrency", default=64, show_default=True, type=click.IntRange(1), help="Dials at once.")
@@ -417,32 +352,18 @@ def cookie_for(target: str, file: Path | None) -> Cookie:
 @click.option("--target", metavar="NAME@HOST:PORT", help="A running node, instead of one of the flood's own.")
 @click.option("--cookie-file", type=Path, help="The target's. Default: SNOWGREEN_COOKIE, or the user's file.")
 @click.option("--server-pid", type=int, help="The target's process, to see what it uses.")
+@click.option("--attack", metavar="KIND,…", callback=parse_kinds, help=f"Any of {','.join(KINDS)}.")
+@click.option("--attackers", default=1000, show_default=True, type=click.IntRange(1), help="Of each kind.")
+@click.option("--sources", default=3, show_default=True, type=click.IntRange(1, 50), help="Of each kind.")
 @click.option("--json", "output", type=click.File("w", lazy=False), help="Write the figures here, too.")
-@click.option("--serve", "as_server", is_flag=True, hidden=True)
-def main(target: str | None, output: TextIO | None, as_server: bool, **given: Any) -> None:
+def main(target: str | None, attack: tuple[str, ...], output: TextIO | None, **given: Any) -> None:
     """Open thousands of links with one node, hold them, and measure them."""
-    # Failures are counted here; the log would give each of thousands a line.
-    logging.getLogger("snowgreen").setLevel(logging.ERROR)
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems refuse their own "unlimited"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if as_server:
-        serve()
-        return
-    with contextlib.ExitStack() as stack:
-        server, pid = None, given["server_pid"]
-        if target is None:
-            server = stack.enter_context(contextlib.closing(Server()))
-            target, cookie, pid = server.name, server.cookie, server.pid
-        else:
-            cookie = cookie_for(target, given["cookie_file"])
-        fleet = Fleet(target, cookie, given["timeout"], given["concurrency"], pid)
-        flood = Flood(fleet, server, given["links"])
-        flood.run(given["hold"], given["max_seconds"])
-    Console().print(flood.report.table(), soft_wrap=True)
+    prepare()
+    report = besiege(attack, given) if attack else flood(target, given)
+    Console().print(measure.table(asdict(report)), soft_wrap=True)
     if output is not None:
-        output.write(json.dumps(asdict(flood.report), indent=2) + "\n")
-    raise SystemExit(0 if flood.report.ok else 130 if flood.report.stopped_by == "Ctrl-C" else 1)
+        output.write(json.dumps(asdict(report), indent=2) + "\n")
+    raise SystemExit(0 if report.ok else 130 if report.stopped_by == "Ctrl-C" else 1)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Dialer:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._dials: dict[str, Dial] = {}  # by node name, or by address until the name is known
+        self._retired: set[Dial] = set()
         self._stopped = False
         endpoint.on_registered.append(self._registered)
 
@@ -76,14 +77,14 @@ class Dialer:
     def stop(self) -> None:
         """End every dial; who waits for one gets :class:`NodeStateError`."""
         self._stopped = True
-        for dial in list(self._dials.values()):
+        for dial in [*self._dials.values(), *self._retired]:
             dial.fail(NodeStateError("the node was stopped"))
 
     def let_go(self) -> None:
         """In a child of a fork: end the dials; who waits for one waits in the parent."""
         self._stopped = True
-        for dial in list(self._dials.values()):
-            dial.let_go()
+        for dial in [*self._dials.values(), *self._retired]:
+            dial.end()
 
     def find(self, key: str) -> Dial | None:
         """The dial in progress for a name or address."""
@@ -98,6 +99,15 @@ class Dialer:
         for key in {dial.key, dial.name or dial.key}:
             if self._dials.get(key) is dial:
                 del self._dials[key]
+
+    def retire(self, dial: Dial) -> None:
+        """`dial` is served, and only has to withdraw; :meth:`stop` does not wait for that."""
+        if not dial.finished:
+            self._retired.add(dial)
+
+    def retired(self, dial: Dial) -> None:
+        """`dial` has come to its end."""
+        self._retired.discard(dial)
 
     def _registered(self, session: Session) -> None:
         dial = self._dials.get(session.peer)
@@ -115,6 +125,8 @@ class Dial:
         self.address = address
         self.name = name
         self.step = "starting"
+        #: Whether the attempt under way has sent its REPLY.
+        self.committed = False
         self._waiters = 0
         self._result: AsyncResult[Session] = AsyncResult()
         self._greenlet = gevent.spawn(self._run)
@@ -138,28 +150,39 @@ class Dial:
                 self.fail(LinkTimeout("nobody waits for this link any more", peer=self.key))
 
     @property
+    def finished(self) -> bool:
+        """Whether its greenlet has nothing left to do."""
+        return self._greenlet is gevent.getcurrent() or bool(self._greenlet.dead)
+
+    @property
     def settled(self) -> bool:
         """Whether the outcome is known."""
         return bool(self._result.ready())
 
     def succeed(self, session: Session) -> None:
-        """There is a link with this peer; how it came about does not matter."""
+        """There is a link with this peer; how it came about does not matter.
+
+        An attempt of ours that is still under way is over once its REPLY is sent. Before that it goes on to
+        CHALLENGE and withdraws there, as the rule has it: cut off earlier, it would look like a failure to
+        the peer.
+        """
         if not self.settled:
             self._result.set(session)
-        self._finish()
+        self.dialer.forget(self)
+        if self.committed:
+            self.end()
+        else:
+            self.dialer.retire(self)
 
     def fail(self, error: Exception) -> None:
         """There will be no link."""
         if not self.settled:
             self._result.set_exception(error)
-        self._finish()
-
-    def let_go(self) -> None:
-        """In a child of a fork: end, and tell nobody."""
-        self._greenlet.kill(block=False)
-
-    def _finish(self) -> None:
         self.dialer.forget(self)
+        self.end()
+
+    def end(self) -> None:
+        """End the attempt under way, wherever it is, and tell nobody."""
         if self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
 
@@ -173,11 +196,14 @@ class Dial:
                 if session is not None:
                     self.succeed(session)
         except LinkError as error:
-            self._report(error)
-            self.fail(error)
+            if not self.settled:  # another link came first, and this failure concerns nobody
+                self._report(error)
+                self.fail(error)
         except Exception as error:
             self.fail(error)
             raise
+        finally:
+            self.dialer.retired(self)
 
     def _try_once(self) -> Session | None:
         """One dial by the pairing rule. None: try again."""
@@ -191,6 +217,7 @@ class Dial:
             if isinstance(decision, pairing.AwaitDial):
                 return self._await_other()
             counters = decision
+        self.committed = False
         try:
             return _Attempt(self, serial, counters).run()
         except Rejected as error:
@@ -278,7 +305,7 @@ class _Attempt:
         if not isinstance(decision, pairing.Commit):
             machine.withdraw("another link came first")
             return endpoint.table.sessions.get(peer.name)
-        dial.step = "awaiting ACK"
+        dial.step, dial.committed = "awaiting ACK", True
         established = self._converse(sock, machine, machine.prove())
         if not isinstance(established, Established):
             raise AssertionError(f"an initiator does not stop at {established!r} last")
