@@ -138,6 +138,20 @@ def test_a_broken_renewal_leaves_the_old_one_in_force(
     assert watched.told() == []
 
 
+def test_the_same_broken_files_are_told_once_however_often_they_are_tried(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried again every minute, in silence."""
+    watched.break_key()
+    watched.look()
+    assert len(watched.told()) == 1
+    loads = counting(monkeypatch, "load")
+    for _ in range(3):
+        watched.look(61)
+    assert len(loads) == 3
+    assert watched.told() == []
+
+
 def test_each_broken_renewal_is_told(watched: Watched) -> None:
     """A second attempt that fails, too, is news; the return of the old files ends the matter in silence."""
     before = watched.look()

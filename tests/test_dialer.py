@@ -37,7 +37,7 @@ def dial(make_node: MakeNode, script: Any, **options: Any) -> Any:
     assert event.initiated
     assert not node.sessions
     assert node._endpoint.table.pair(peer.name()).idle
-    assert not node._dialer._dials
+    assert not node._dialer._all()
     return caught.value
 
 
@@ -248,7 +248,7 @@ def test_an_inbound_link_serves_who_is_waiting_for_a_dial(make_node: MakeNode) -
 
     with raw.server(script) as peer:
         waiting = gevent.spawn(node.connect, peer.name())
-        until(lambda: node._dialer._dials and node._endpoint.table.pair(peer.name()).own, "the dial began")
+        until(lambda: node._dialer._all() and node._endpoint.table.pair(peer.name()).own, "the dial began")
         sock, _ = raw.link(node.address, peer.name())
         session = waiting.get(timeout=5)
         assert session is node.sessions[peer.name()]

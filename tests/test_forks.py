@@ -212,7 +212,7 @@ def test_a_fork_in_the_middle_of_dials(way: str) -> None:
         a.keep("ghost@127.0.0.1:%d" % silent.server_port)
         pending = gevent.spawn(a.connect, b.name)
         gevent.sleep(0)
-        until(lambda: a._dialer._dials)
+        until(lambda: a._dialer._all())
 
         def child():
             for _ in range(20):

@@ -193,7 +193,7 @@ def test_a_peer_that_is_dialed_and_misbehaves(meeting: Any, step: Step, fault: s
             assert dial.get(timeout=10) is event.error
         else:
             assert isinstance(dial.get(timeout=10), snowgreen.Session)
-        assert not node._dialer._dials
+        assert not node._dialer._all()
         assert node._endpoint.table.pair(name).idle
 
 

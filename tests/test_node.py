@@ -110,6 +110,48 @@ def test_simultaneous_dials_end_with_one_link(make_node: MakeNode, round_: int) 
     assert [type(at_b.get(0)), at_b.get(0)] == [NodeUp, None]
 
 
+@pytest.mark.parametrize("round_", range(6))
+def test_simultaneous_dials_by_address(make_node: MakeNode, round_: int) -> None:
+    """Where neither side knew the other's name the same holds: one link in the end, the same on both sides."""
+    a, b = make_node(), make_node()
+    jobs = [gevent.spawn(a.connect, b.address), gevent.spawn(b.connect, a.address if round_ % 2 else a.name)]
+    for job in jobs:
+        assert job.get(timeout=10).peer in (a.name, b.name)
+
+    def same() -> bool:
+        at_a, at_b = a.sessions.get(b.name), b.sessions.get(a.name)
+        return at_a is not None and at_b is not None and ends(at_a) == ends(at_b)
+
+    until(same, "one link, the same on both sides")
+    assert a.sessions[b.name].ping() > 0
+
+
+def test_a_stranger_cannot_take_a_members_place(make_node: MakeNode) -> None:
+    """Who answers a bare address with a member's name, and proves nothing, neither blocks nor becomes that member."""
+    a, victim = make_node(), make_node()
+    answered: list[bytes] = []
+
+    def stranger(server: raw.RawServer, sock: Any) -> None:
+        machine = server.acceptor(victim.name, cookie="not the cookie of this cluster")
+        sock.sendall(machine.feed(raw.read_message(sock)).send)
+        answered.append(raw.read_message(sock)[4:5])
+        while sock.recv(4096):  # and never an ACK
+            pass
+
+    with raw.server(stranger) as evil:
+        lured = gevent.spawn(a.connect, str(evil.address))
+        until(lambda: answered, "it was dialed")
+        with gevent.Timeout(2):
+            session = a.connect(victim.name)
+        assert session.ping() > 0
+        assert not lured.ready()
+        again = gevent.spawn(a.connect, str(evil.address), 0.5)
+        with pytest.raises(snowgreen.LinkTimeout):
+            again.get(timeout=5)
+        assert set(answered) == {bytes([3])}  # the same answer, whether or not the name is linked
+        lured.kill()
+
+
 def test_a_storm_of_dials_ends_with_one_link_per_pair(make_node: MakeNode) -> None:
     """Six nodes that all dial all others at once end with the fifteen links there are."""
     nodes = [make_node() for _ in range(6)]
@@ -264,7 +306,7 @@ def test_stop_ends_a_dial_under_way(make_node: MakeNode) -> None:
     a = make_node()
     with raw.server(lambda _, sock: [1 for _ in iter(lambda: sock.recv(1), b"")], plain=True) as peer:
         job = gevent.spawn(a.connect, peer.name())
-        until(lambda: job.started and a._dialer._dials, "the dial began")
+        until(lambda: job.started and a._dialer._all(), "the dial began")
         a.stop()
         with pytest.raises(snowgreen.NodeStateError):
             job.get(timeout=5)

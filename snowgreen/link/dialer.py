@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent
-import gevent.socket
 from gevent.event import AsyncResult
 
-from ..errors import (
-    AuthenticationError,
-    LinkError,
-    LinkTimeout,
-    NodeStateError,
-    Rejected,
-    SelfLinkError,
-    Unreachable,
-)
-from ..names import Address, NodeName, is_literal
+from ..errors import LinkError, LinkTimeout, NodeStateError, Rejected, SelfLinkError, Unreachable
+from ..names import Address, NodeName
 from ..protocol import pairing
-from ..protocol.handshake import Challenged, Established, Refused
 from ..protocol.messages import RejectCode
-from ..protocol.pairing import Candidate
-from . import faults, tls
-from .converse import converse, secure
-from .deadline import Deadline
+from .attempt import UNNAMED, Attempt
 
 if TYPE_CHECKING:
-    import gevent.ssl
-
-    from ..protocol.handshake import Initiator, Step
     from .endpoint import Endpoint
     from .session import Session
 
-log = logging.getLogger("snowgreen.dialer")
-
-#: What an unnamed peer's dial says in NAME: the counters of a first dial, which most are.
-_FIRST = pairing.Dial(epoch=1, attempt=1)
-
 
 class Dialer:
-    """One node's dials."""
+    """One node's dials: one at a time to a name, and to an address whose name is not known."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._dials: dict[str, Dial] = {}  # by node name, or by address until the name is known
+        self._named: dict[str, Dial] = {}
+        self._at: dict[Address, Dial] = {}
         self._retired: set[Dial] = set()
         self._stopped = False
+        self.forked = False
         endpoint.on_registered.append(self._registered)
 
     def connect(self, target: NodeName | Address, timeout: float | None) -> Session:
@@ -56,49 +35,63 @@ class Dialer:
 
         :raises LinkError: as documented for :meth:`snowgreen.Node.connect`.
         """
-        if self._stopped:
-            raise NodeStateError("the node is stopped")
-        key = str(target)
-        address, name = target, None
-        if isinstance(target, NodeName):
-            address, name = target.address, target.text
-            if name == self.endpoint.name.text:
-                raise SelfLinkError("that is this node's own name", peer=name)
-            session = self.endpoint.table.sessions.get(name)
+        name = target.text if isinstance(target, NodeName) else None
+        address = target.address if isinstance(target, NodeName) else target
+        if name == self.endpoint.name.text:
+            raise SelfLinkError("that is this node's own name", peer=name)
+        until = None if timeout is None else self.endpoint.runtime.monotonic() + timeout
+        while True:
+            if self._stopped:
+                raise NodeStateError("the node is stopped")
+            session = None if name is None else self.endpoint.table.sessions.get(name)
             if session is not None:
                 return session
-        if address.port == 0:
-            raise Unreachable("port 0 says that this node only dials and cannot be dialed", peer=key)
-        dial = self._dials.get(key)
-        if dial is None:
-            dial = self._dials[key] = Dial(self, key, Address(address.host, address.port), name)
-        return dial.wait(timeout)
+            if address.port == 0:
+                raise Unreachable(
+                    "port 0 says that this node only dials and cannot be dialed", peer=str(target)
+                )
+            dial = self._at.get(address) if name is None else self._named.get(name, self._at.get(address))
+            if dial is None or (name is not None and dial.name not in (name, None)):
+                dial = self._begin(str(target), address, name)
+            left = None if until is None else max(0.0, until - self.endpoint.runtime.monotonic())
+            if name is None or dial.name == name:
+                return dial.wait(left, timeout)
+            # Somebody dials this very address without a name: see who is there.
+            dial.attend(left, timeout, str(target))
+
+    def _begin(self, key: str, address: Address, name: str | None) -> Dial:
+        dial = Dial(self, key, address, name)
+        self._at.setdefault(address, dial)
+        if name is not None:
+            self._named.setdefault(name, dial)
+        return dial
 
     def stop(self) -> None:
         """End every dial; who waits for one gets :class:`NodeStateError`."""
         self._stopped = True
-        for dial in [*self._dials.values(), *self._retired]:
+        for dial in self._all():
             dial.fail(NodeStateError("the node was stopped"))
 
     def let_go(self) -> None:
         """In a child of a fork: end the dials; who waits for one waits in the parent."""
-        self._stopped = True
-        for dial in [*self._dials.values(), *self._retired]:
+        self._stopped = self.forked = True
+        for dial in self._all():
             dial.end()
 
-    def find(self, key: str) -> Dial | None:
-        """The dial in progress for a name or address."""
-        return self._dials.get(key)
+    def dialing(self, name: str) -> Dial | None:
+        """The dial in progress to the node `name`, wherever it goes."""
+        return self._named.get(name)
 
-    def learn(self, dial: Dial, name: str) -> None:
-        """`dial` has met `name`: whoever wants that name waits for it, too."""
-        self._dials.setdefault(name, dial)
+    def learned(self, dial: Dial, name: str) -> None:
+        """`dial` goes to the node `name`, which has proved it."""
+        self._named.setdefault(name, dial)
 
     def forget(self, dial: Dial) -> None:
         """`dial` is over."""
-        for key in {dial.key, dial.name or dial.key}:
-            if self._dials.get(key) is dial:
-                del self._dials[key]
+        if self._at.get(dial.address) is dial:
+            del self._at[dial.address]
+        if dial.name is not None and self._named.get(dial.name) is dial:
+            del self._named[dial.name]
 
     def retire(self, dial: Dial) -> None:
         """`dial` is served, and only has to withdraw; :meth:`stop` does not wait for that."""
@@ -109,8 +102,11 @@ class Dialer:
         """`dial` has come to its end."""
         self._retired.discard(dial)
 
+    def _all(self) -> set[Dial]:
+        return {*self._named.values(), *self._at.values(), *self._retired}
+
     def _registered(self, session: Session) -> None:
-        dial = self._dials.get(session.peer)
+        dial = self._named.get(session.peer)
         if dial is not None:
             dial.succeed(session)
 
@@ -131,16 +127,16 @@ class Dial:
         self._result: AsyncResult[Session] = AsyncResult()
         self._greenlet = gevent.spawn(self._run)
 
-    def wait(self, timeout: float | None) -> Session:
-        """Wait for the outcome. The dial ends when nobody waits for it any more."""
+    def wait(self, left: float | None, timeout: float | None) -> Session:
+        """Wait for the outcome, `left` of `timeout` seconds. The dial ends when nobody waits any more."""
         self._waiters += 1
         try:
-            self._result.wait(timeout)
+            self._result.wait(left)
             if self.settled:
                 session = self._result.get(block=False)
                 assert session is not None  # noqa: S101  # settled without an exception: by succeed()
                 return session
-            error = LinkTimeout(f"no link within {timeout:g} s; at the end: {self.step}", peer=self.key)
+            error = self._late(timeout, self.key)
             if self._waiters == 1:
                 self._report(error)
             raise error
@@ -148,6 +144,20 @@ class Dial:
             self._waiters -= 1
             if not self._waiters and not self.settled:
                 self.fail(LinkTimeout("nobody waits for this link any more", peer=self.key))
+
+    def attend(self, left: float | None, timeout: float | None, key: str) -> None:
+        """Wait until it is over, whatever comes of it, on behalf of another dial to the same address."""
+        self._result.wait(left)
+        if not self.settled:
+            raise self._late(timeout, key)
+
+    def learn(self, name: str) -> None:
+        """The peer has proved that its name is `name`."""
+        self.name = name
+        self.dialer.learned(self, name)
+
+    def _late(self, timeout: float | None, key: str) -> LinkTimeout:
+        return LinkTimeout(f"no link within {timeout:g} s; at the end: {self.step}", peer=key)
 
     @property
     def finished(self) -> bool:
@@ -204,12 +214,14 @@ class Dial:
             raise
         finally:
             self.dialer.retired(self)
+            if not self.settled and not self.dialer.forked:
+                self.fail(NodeStateError("the greenlet that dialed was killed from outside"))
 
     def _try_once(self) -> Session | None:
         """One dial by the pairing rule. None: try again."""
         table = self.endpoint.table
         serial = table.serial()
-        counters = _FIRST
+        counters = UNNAMED
         if self.name is not None:
             decision = table.dial(self.name, serial)
             if isinstance(decision, pairing.UseLink):
@@ -219,7 +231,7 @@ class Dial:
             counters = decision
         self.committed = False
         try:
-            return _Attempt(self, serial, counters).run()
+            return Attempt(self, serial, counters).run()
         except Rejected as error:
             if error.code != RejectCode.DUPLICATE:
                 raise
@@ -234,142 +246,9 @@ class Dial:
 
     def _await_other(self) -> Session | None:
         """Another dial, begun under another name for the same peer, is on its way."""
-        other = self.dialer.find(self.name or self.key)
+        other = self.dialer.dialing(self.name or "")
         if other is None or other is self:
             self._await_inbound()
             return None
         self.step = "waiting for another dial to the same node"
-        return other.wait(None)
-
-
-class _Attempt:
-    """One TCP connection, from dialing to a session or an error."""
-
-    def __init__(self, dial: Dial, serial: int, counters: pairing.Dial) -> None:
-        self.dial = dial
-        self.endpoint = dial.endpoint
-        self.serial = serial
-        self.counters = counters
-        self._kept = False
-
-    def run(self) -> Session | None:
-        """The session; None if the rule says to look again."""
-        dial, limits = self.dial, self.endpoint.config.limits
-        sock: gevent.ssl.SSLSocket | gevent.socket.socket | None = None
-        try:
-            sock = self._connect()
-            dial.step = "the TLS handshake"
-            with Deadline(limits.handshake_timeout, "the handshake", dial.key):
-                remote = sock.getpeername()
-                end = self.endpoint.client_end()
-                sock = secured = tls.wrap_client(sock, end)
-                classic = self.endpoint.allows_classic(dial.name)
-                seen = secure(secured, limits.tls_timeout, dial.key, classic=classic, certified=end.certified)
-                machine = self.endpoint.initiator(dial.name, self.counters, end, seen)
-                return self._handshake(secured, machine, remote)
-        except LinkError:
-            raise  # LinkTimeout is an OSError too
-        except OSError as error:  # reset between connect and here
-            raise faults.securing(error, dial.key) from error
-        finally:
-            if not self._kept:
-                if sock is not None:
-                    sock.close()
-                if dial.name is not None:
-                    self.endpoint.table.ended(dial.name, self.serial)
-
-    def _connect(self) -> gevent.socket.socket:
-        self.dial.step = f"connecting to {self.dial.address}"
-        try:
-            sock = _tcp(self.dial.address)
-            tls.no_delay(sock)
-        except OSError as error:
-            raise faults.connecting(error, self.dial.key) from error
-        return sock
-
-    def _handshake(
-        self, sock: gevent.ssl.SSLSocket, machine: Initiator, remote: tuple[Any, ...]
-    ) -> Session | None:
-        dial, endpoint = self.dial, self.endpoint
-        dial.step = "awaiting CHALLENGE"
-        challenged = self._converse(sock, machine, machine.start())
-        if not isinstance(challenged, Challenged):
-            raise AssertionError(f"an initiator does not stop at {challenged!r} first")
-        peer = challenged.peer
-        if dial.name is None and not self._adopt(peer.name):
-            machine.withdraw("its name is known now; dial again by the rule")
-            return None
-        decision = endpoint.table.challenged(
-            peer.name, self.serial, peer.incarnation, endpoint.runtime.monotonic()
-        )
-        if not isinstance(decision, pairing.Commit):
-            machine.withdraw("another link came first")
-            return endpoint.table.sessions.get(peer.name)
-        dial.step, dial.committed = "awaiting ACK", True
-        established = self._converse(sock, machine, machine.prove())
-        if not isinstance(established, Established):
-            raise AssertionError(f"an initiator does not stop at {established!r} last")
-        return self._decide(sock, established, remote)
-
-    def _adopt(self, name: str) -> bool:
-        """The dial has learnt whom it dials. Whether this connection is what the rule would have dialed."""
-        dial, table = self.dial, self.endpoint.table
-        fresh = table.pair(name) == pairing.Pair()
-        dial.name = name
-        dial.dialer.learn(dial, name)
-        if fresh:
-            table.dial(name, self.serial)
-        return fresh
-
-    def _converse(self, sock: gevent.ssl.SSLSocket, machine: Initiator, step: Step) -> Step:
-        step = converse(sock, machine, step, self.dial.key)
-        if isinstance(step, Refused):
-            raise faults.refusal(step, self.dial.key)
-        return step
-
-    def _decide(
-        self, sock: gevent.ssl.SSLSocket, established: Established, remote: tuple[Any, ...]
-    ) -> Session | None:
-        """The peer has proved the cookie, too: register the link, unless a better one came first."""
-        table, peer = self.endpoint.table, established.peer
-        if self.dial.settled:
-            return None  # superseded a moment ago; the kill is on its way
-        if not self.endpoint.trusts(established.key):
-            raise AuthenticationError(faults.FORGOTTEN, peer=peer.name)
-        node_id = table.ids.take()
-        if node_id is None:
-            raise Rejected(
-                "this node has 65,535 links, and no more numbers", code=RejectCode.BUSY, peer=peer.name
-            )
-        # No switch to another greenlet from here until the session is registered.
-        candidate = Candidate(
-            self.serial,
-            peer.incarnation,
-            self.counters.epoch,
-            table.smaller(peer.name),
-            self.counters.attempt,
-        )
-        decision = table.acknowledged(peer.name, candidate)
-        if not isinstance(decision, pairing.Admit):
-            table.ids.release(node_id)
-            return table.sessions.get(peer.name)
-        self._kept = True
-        return self.endpoint.register(
-            sock, established, serial=self.serial, initiated=True, remote=remote, node_id=node_id
-        )
-
-
-def _tcp(address: Address) -> gevent.socket.socket:
-    """A TCP connection to `address`."""
-    if not is_literal(address.host):
-        return gevent.socket.create_connection(address)  # every address the name has is tried
-    # Without the resolver there is no turn through gevent's thread pool.
-    sock = gevent.socket.socket(
-        socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM
-    )
-    try:
-        sock.connect(tuple(address))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        return other.wait(None, None)

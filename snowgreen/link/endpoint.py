@@ -69,6 +69,8 @@ class Endpoint:
         self.table = Table(
             name.text, remembered=config.limits.remembered_peers, commit_timeout=config.commit_timeout
         )
+        #: Set when this life ends: from then on nothing is registered.
+        self.stopped = False
         #: Told of every session as it is registered, and as it ends. They must not wait.
         self.on_registered: list[Callable[[Session], None]] = []
         self.on_ended: list[Callable[[Session], None]] = []

@@ -206,6 +206,7 @@ class _Inbound:
         self.rejected = False
         #: Whether it counts against its source, or for it; None while neither.
         self.failed: bool | None = None
+        self.withdrew = False
 
     def run(self, raw: gevent.socket.socket) -> None:
         endpoint, limits = self.endpoint, self.endpoint.config.limits
@@ -234,7 +235,9 @@ class _Inbound:
                 (raw if sock is None else sock).close()
 
     def _report(self, error: LinkError) -> None:
-        if self.failed is None:  # who proved the cookie and is declined does not count as a failure
+        if (
+            self.failed is None and not self.withdrew
+        ):  # who proved the cookie and is declined does not count as a failure
             self.failed = True
         self.endpoint.handshake_failed(
             error, claimed=self.claimed, address=_shown(self.address), initiated=False
@@ -246,9 +249,12 @@ class _Inbound:
         finally:
             self.claimed = machine.claimed
         if isinstance(step, Refused):
-            if step.cause is Cause.CLOSED and self._lost_to_another(machine):
-                log.debug("%s withdrew its dial in favour of another link", machine.claimed)
-                return None
+            if step.cause is Cause.CLOSED and machine.withdrawable:
+                # As the pairing rule lets a dialer do. It counts for and against nobody, whatever name was
+                # claimed; it is worth an event only if we know of no cause for it.
+                self.withdrew = True
+                if not self.endpoint.table.pair(machine.claimed or "").idle:
+                    return None
             self.rejected = bool(step.send)
             raise faults.refusal(step, None)
         if not isinstance(step, Proved):
@@ -263,11 +269,6 @@ class _Inbound:
             return None
         return outcome
 
-    def _lost_to_another(self, machine: Acceptor) -> bool:
-        """Whether the peer closed where the pairing rule lets a dialer close, and has cause to."""
-        pair = self.endpoint.table.pair(machine.claimed or "")
-        return machine.withdrawable and not pair.idle
-
     def _decide(self, sock: gevent.ssl.SSLSocket, machine: Acceptor, proved: Proved) -> Session | RejectCode:
         """The peer has proved the cookie: register it, or say with which code to decline."""
         endpoint, peer = self.endpoint, proved.peer
@@ -278,6 +279,8 @@ class _Inbound:
             return RejectCode.NAME_NOT_ALLOWED
         if peer.form is Form.CLASSIC and not self._probe_existing(peer.name):
             return RejectCode.DUPLICATE
+        if endpoint.stopped:  # this greenlet is being ended, and was a moment quicker
+            return RejectCode.SHUTTING_DOWN
         node_id = table.ids.take()
         if node_id is None:
             return RejectCode.BUSY

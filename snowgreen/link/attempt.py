@@ -1,0 +1,164 @@
+"""One attempt to link: a TCP connection, from dialing to a registered session or an error.
+
+What a peer says of itself decides nothing before it has proved the cookie. A dial that knows whom it dials
+follows the pairing rule from the start; one that knows an address only stays outside the table until ACK, or
+a REJECT with a MAC, has proved the name. It ranks below every other connection, so that a link which is
+there already always stays.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import gevent.socket
+
+from ..errors import AuthenticationError, LinkError, Rejected
+from ..names import Address, is_literal
+from ..protocol import pairing
+from ..protocol.handshake import Challenged, Established, Form, Refused
+from ..protocol.messages import RejectCode
+from ..protocol.pairing import Candidate
+from . import faults, tls
+from .converse import converse, secure
+from .deadline import Deadline
+
+if TYPE_CHECKING:
+    import gevent.ssl
+
+    from ..protocol.handshake import Initiator, Step
+    from .dialer import Dial
+    from .session import Session
+
+#: What a dial says in NAME that knows an address only: the lowest rank there is.
+UNNAMED = pairing.Dial(epoch=0, attempt=0)
+
+
+class Attempt:
+    """One TCP connection, from dialing to a session or an error."""
+
+    def __init__(self, dial: Dial, serial: int, counters: pairing.Dial) -> None:
+        self.dial = dial
+        self.endpoint = dial.endpoint
+        self.serial = serial
+        self.counters = counters
+        self._kept = False
+
+    def run(self) -> Session | None:
+        """The session; None if the rule says to look again."""
+        dial, limits = self.dial, self.endpoint.config.limits
+        sock: gevent.ssl.SSLSocket | gevent.socket.socket | None = None
+        try:
+            sock = self._connect()
+            dial.step = "the TLS handshake"
+            with Deadline(limits.handshake_timeout, "the handshake", dial.key):
+                remote = sock.getpeername()
+                end = self.endpoint.client_end()
+                sock = secured = tls.wrap_client(sock, end)
+                classic = self.endpoint.allows_classic(dial.name)
+                seen = secure(secured, limits.tls_timeout, dial.key, classic=classic, certified=end.certified)
+                machine = self.endpoint.initiator(dial.name, self.counters, end, seen)
+                return self._handshake(secured, machine, remote)
+        except LinkError:
+            raise  # LinkTimeout is an OSError too
+        except OSError as error:  # reset between connect and here
+            raise faults.securing(error, dial.key) from error
+        finally:
+            if not self._kept:
+                if sock is not None:
+                    sock.close()
+                if dial.name is not None:
+                    self.endpoint.table.ended(dial.name, self.serial)
+
+    def _connect(self) -> gevent.socket.socket:
+        self.dial.step = f"connecting to {self.dial.address}"
+        try:
+            sock = _tcp(self.dial.address)
+            tls.no_delay(sock)
+        except OSError as error:
+            raise faults.connecting(error, self.dial.key) from error
+        return sock
+
+    def _handshake(
+        self, sock: gevent.ssl.SSLSocket, machine: Initiator, remote: tuple[Any, ...]
+    ) -> Session | None:
+        dial, endpoint = self.dial, self.endpoint
+        dial.step = "awaiting CHALLENGE"
+        challenged = self._converse(sock, machine, machine.start())
+        if not isinstance(challenged, Challenged):
+            raise AssertionError(f"an initiator does not stop at {challenged!r} first")
+        peer = challenged.peer
+        if dial.name is not None or peer.form is Form.CLASSIC:
+            decision = endpoint.table.challenged(
+                peer.name, self.serial, peer.incarnation, endpoint.runtime.monotonic()
+            )
+            if isinstance(decision, pairing.UseLink) or (
+                dial.name is not None and not isinstance(decision, pairing.Commit)
+            ):
+                machine.withdraw("another link came first")
+                return endpoint.table.sessions.get(peer.name)
+        dial.step, dial.committed = "awaiting ACK", True
+        try:
+            established = self._converse(sock, machine, machine.prove())
+        except Rejected as error:
+            if error.code == RejectCode.DUPLICATE and dial.name is None:
+                # Its MAC has proved the name that the peer gave: from here on we dial by the rule.
+                dial.learn(peer.name)
+                return None
+            raise
+        if not isinstance(established, Established):
+            raise AssertionError(f"an initiator does not stop at {established!r} last")
+        return self._decide(sock, established, remote)
+
+    def _converse(self, sock: gevent.ssl.SSLSocket, machine: Initiator, step: Step) -> Step:
+        step = converse(sock, machine, step, self.dial.key)
+        if isinstance(step, Refused):
+            raise faults.refusal(step, self.dial.key)
+        return step
+
+    def _decide(
+        self, sock: gevent.ssl.SSLSocket, established: Established, remote: tuple[Any, ...]
+    ) -> Session | None:
+        """The peer has proved the cookie, too: register the link, unless a better one came first."""
+        table, peer = self.endpoint.table, established.peer
+        if self.dial.settled or self.endpoint.stopped:
+            return None  # superseded, or stopped, a moment ago; the kill is on its way
+        if not self.endpoint.trusts(established.key):
+            raise AuthenticationError(faults.FORGOTTEN, peer=peer.name)
+        node_id = table.ids.take()
+        if node_id is None:
+            raise Rejected(
+                "this node has 65,535 links, and no more numbers", code=RejectCode.BUSY, peer=peer.name
+            )
+        # No switch to another greenlet from here until the session is registered.
+        candidate = Candidate(
+            self.serial,
+            peer.incarnation,
+            self.counters.epoch,
+            table.smaller(peer.name),
+            self.counters.attempt,
+        )
+        decision = table.acknowledged(peer.name, candidate)
+        if not isinstance(decision, pairing.Admit):
+            table.ids.release(node_id)
+            return table.sessions.get(peer.name)
+        self._kept = True
+        return self.endpoint.register(
+            sock, established, serial=self.serial, initiated=True, remote=remote, node_id=node_id
+        )
+
+
+def _tcp(address: Address) -> gevent.socket.socket:
+    """A TCP connection to `address`."""
+    if not is_literal(address.host):
+        return gevent.socket.create_connection(address)  # every address the name has is tried
+    # Without the resolver there is no turn through gevent's thread pool.
+    sock = gevent.socket.socket(
+        socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM
+    )
+    try:
+        sock.connect(tuple(address))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
