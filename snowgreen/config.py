@@ -146,3 +146,11 @@ class Config(_Checked):
             raise ConfigurationError("limits", f"must be a Limits, not {type(self.limits).__name__}")
         if not isinstance(self.allow_weak_cookie, bool):
             raise ConfigurationError("allow_weak_cookie", "must be True or False")
+
+
+def check_timeout(timeout: object) -> None:
+    """Seconds, or None for no limit."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+        raise ConfigurationError("timeout", f"must be a number of seconds or None, not {_shown(timeout)}")

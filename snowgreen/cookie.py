@@ -28,7 +28,11 @@ class Cookie:
 
     __slots__ = ("_value", "path", "source")
 
-    def __init__(self, value: bytes, source: str, path: Path | None = None) -> None:
+    def __init__(self, value: object, source: str, path: Path | None = None) -> None:
+        if not isinstance(value, bytes):
+            kind = type(value).__name__
+            del value
+            raise CookieError(source, f"a Cookie holds bytes, not {kind}; Cookie.wrap() takes text, too")
         self._value = value
         self.source = source
         #: The file it was read from, None if it came from elsewhere.

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from .errors import ConfigurationError, InvalidName
 
 DEFAULT_PORT = 9000
+#: Stands for every peer, where a setting is made per peer.
+ANY_PEER = "*"
 MAX_NAME_BYTES = 255
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -63,16 +65,16 @@ def printable(text: str, limit: int = 80) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def parse_name(text: str) -> NodeName:
+def parse_name(text: str, *, argument: str = "name") -> NodeName:
     """Check `text` as a node name.
 
     :raises InvalidName: naming the first defect.
     """
     if not isinstance(text, str):
-        raise InvalidName("name", f"a node name is a str, not {type(text).__name__}")
+        raise InvalidName(argument, f"a node name is a str, not {type(text).__name__}")
 
     def refuse(defect: str) -> InvalidName:
-        return InvalidName("name", f"'{printable(text)}' is no node name: {defect}")
+        return InvalidName(argument, f"'{printable(text)}' is no node name: {defect}")
 
     if not text.isascii():
         raise refuse("it has characters outside ASCII")

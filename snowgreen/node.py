@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import datetime
 import errno
-import os
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import certificates, forks
+from gevent.lock import RLock
+
+from . import arguments, forks
 from .certificates import TLSConfig
-from .config import Config
+from .config import Config, check_timeout
 from .cookie import Cookie, wrapped
 from .errors import ConfigurationError, NodeStateError
 from .link import tls
 from .link.bus import Bus, Subscription
 from .link.credentials import CredentialWatch
 from .link.dialer import Dialer
-from .link.endpoint import ANY_PEER, Endpoint
+from .link.endpoint import Endpoint
 from .link.heart import heart
 from .link.keeper import Keeper
 from .link.keyring import Keychain
 from .link.listener import Listener
 from .link.runtime import Runtime, hub_state
-from .names import Address, NodeName, is_loopback, parse_address, parse_name
+from .names import Address, parse_name
 from .protocol.frames import Farewell
 from .rotation import Rotation, wrapped_accept
 
@@ -84,7 +83,7 @@ class Node(Rotation):
         weak = isinstance(config, Config) and config.allow_weak_cookie
         secret, problem = (None, None) if cookie is None else wrapped(cookie, "cookie", weak=weak)
         accepted, accept_problem = wrapped_accept(accept, weak=weak)
-        classics, classic_problem = _wrap_classic(classic)
+        classics, classic_problem = arguments.wrapped_classic(classic)
         del cookie, accept, classic
         for found in (problem, accept_problem, classic_problem):
             if found is not None:
@@ -95,14 +94,22 @@ class Node(Rotation):
             raise ConfigurationError("runtime", f"must be a Runtime, not {type(runtime).__name__}")
         self._config = config or Config()
         self._runtime = runtime or Runtime()
-        self._requested = _requested_name(name, tls, self._runtime)
+        self._requested = arguments.requested_name(name, tls, self._runtime.entropy)
         self._named_by_us = name is None and tls is None
-        self._bind = _bind_address(self._requested, listen)
-        self._tls = _checked_tls(tls, self._requested, listens=self._bind is not None, classic=bool(classics))
-        self._peers = {str(target): target for target in map(_target, _listed(peers))}
+        self._bind = arguments.bind_address(self._requested, listen)
+        if self._bind is not None and self._requested.port == 0:
+            self._requested.with_port(65535)  # refused now, rather than when the port is known
+        self._tls = arguments.checked_tls(
+            tls, self._requested, listens=self._bind is not None, classic=bool(classics)
+        )
+        self._peers = {str(target): target for target in map(arguments.target, arguments.listed(peers))}
         self._keychain = Keychain(secret, accepted, weak=weak)
         self._classic = classics
         self._bus = Bus(self._config.event_queue)
+        self._sessions: dict[str, Session] = {}
+        #: Peer name → live session: read-only, and always as it is now.
+        self.sessions: Mapping[str, Session] = MappingProxyType(self._sessions)
+        self._turn = RLock()  # of those who start and stop it: both wait in the middle
         forks.watch(self)
 
     # Life.
@@ -114,8 +121,12 @@ class Node(Rotation):
         :raises ConfigurationError: if the address cannot be bound, or the files of ``tls`` cannot be used.
         :raises CookieError: if no usable cookie is found.
         """
-        if self._endpoint is not None:
-            return self
+        with self._turn:
+            if self._endpoint is None:
+                self._begin()
+        return self
+
+    def _begin(self) -> None:
         forks.settle()
         self._keychain.open()
         name, listener, watch = self._requested, None, None
@@ -125,10 +136,6 @@ class Node(Rotation):
             listener = self._listen(self._bind, watch)
             if name.port == 0:
                 name = name.with_port(listener.bound.port)
-        if self.started:  # by another greenlet, while this one waited
-            if listener is not None:
-                listener.close()
-            return self
         endpoint = Endpoint(
             name,
             keychain=self._keychain,
@@ -137,6 +144,7 @@ class Node(Rotation):
             runtime=self._runtime,
             hub=hub_state(),
             bus=self._bus,
+            sessions=self._sessions,
             client_end=tls.client_end if watch is None else watch.client_end,
         )
         self._endpoint, self._dialer, self._listener = endpoint, Dialer(endpoint), listener
@@ -147,7 +155,6 @@ class Node(Rotation):
         for target in self._peers.values():
             self._keeper.keep(target)
         self._forked = False
-        return self
 
     def stop(self, timeout: float = 5.0) -> None:
         """End this life of the node: accept and dial no more, say goodbye to the peers, and close.
@@ -156,21 +163,24 @@ class Node(Rotation):
         all the same. The peers see that the node left, and do not dial it again at once. The subscriptions
         end. A second call does nothing.
         """
-        endpoint, dialer, listener, keeper = self._endpoint, self._dialer, self._listener, self._keeper
-        if endpoint is None or dialer is None or keeper is None:
-            return
-        self._endpoint = self._dialer = self._listener = self._keeper = None
-        try:
-            keeper.stop()
-            if listener is not None:
-                listener.close()
-            dialer.stop()
-            endpoint.part(_STOPPED, timeout)
-        finally:
-            heart().remove(endpoint)
-            for session in list(endpoint.table.sessions.values()):
-                session.close(_STOPPED)
-            self._bus.close()
+        with self._turn:
+            endpoint, dialer, listener, keeper = self._endpoint, self._dialer, self._listener, self._keeper
+            if endpoint is None or dialer is None or keeper is None:
+                return
+            self._endpoint = self._dialer = self._listener = self._keeper = None
+            self._bus = Bus(self._config.event_queue)  # each life ends its own subscriptions
+            endpoint.stopped = True
+            try:
+                keeper.stop()
+                if listener is not None:
+                    listener.close()
+                dialer.stop()
+                endpoint.part(_STOPPED, timeout)
+            finally:
+                heart().remove(endpoint)
+                for session in list(endpoint.table.sessions.values()):
+                    session.close(_STOPPED)
+                endpoint.bus.close()
 
     def let_go(self) -> None:
         """In a child of a fork, called before anything else: what is open belongs to the parent.
@@ -179,14 +189,15 @@ class Node(Rotation):
         """
         endpoint, dialer, listener, keeper = self._endpoint, self._dialer, self._listener, self._keeper
         if self._named_by_us:
-            self._requested = parse_name(_default_name(self._runtime))
+            self._requested = parse_name(arguments.default_name(self._runtime.entropy))
         self._keychain.forked()
         inherited, self._bus = self._bus, Bus(self._config.event_queue)
         inherited.close()
+        self._turn = RLock()  # whoever held it runs in the parent
         if endpoint is None or dialer is None or keeper is None:
             return
         self._endpoint = self._dialer = self._listener = self._keeper = None
-        self._forked = True
+        self._forked = endpoint.stopped = True
         keeper.stop()
         if listener is not None:
             listener.close()
@@ -225,7 +236,8 @@ class Node(Rotation):
         dialer = self._dialer
         if dialer is None:
             raise NodeStateError(_FORKED if self._forked else "the node is not started; call start() first")
-        target = _target(peer)
+        check_timeout(timeout)
+        target = arguments.target(peer)
         if self._endpoint is not None:
             self._endpoint.left.discard(str(target))
         return dialer.connect(target, timeout)
@@ -240,7 +252,7 @@ class Node(Rotation):
         :param peer: a node name, or ``host:port`` to learn the name from whoever answers there.
         :raises InvalidName: `peer` is neither.
         """
-        target = _target(peer)
+        target = arguments.target(peer)
         self._peers[str(target)] = target
         if self._keeper is not None and self._endpoint is not None:
             self._endpoint.left.discard(str(target))
@@ -254,7 +266,7 @@ class Node(Rotation):
         :param peer: its node name, or the ``host:port`` it was kept by.
         :raises InvalidName: `peer` is neither.
         """
-        key = str(_target(peer))
+        key = str(arguments.target(peer))
         self._peers.pop(key, None)
         if self._keeper is None or self._endpoint is None:
             return
@@ -268,11 +280,6 @@ class Node(Rotation):
     def kept(self) -> tuple[str, ...]:
         """The peers that are kept, as they were given."""
         return tuple(self._peers)
-
-    @property
-    def sessions(self) -> Mapping[str, Session]:
-        """Peer name → live session: read-only, and always as it is now."""
-        return _NO_SESSIONS if self._endpoint is None else self._endpoint.table.sessions
 
     def subscribe(self) -> Subscription:
         """The node's events from now on: see ``snowgreen.Event`` for their kinds."""
@@ -308,16 +315,18 @@ class Node(Rotation):
         return f"<Node {self.name} {where}, {len(self.sessions)} sessions>"
 
     def _listen(self, address: Address, watch: CredentialWatch | None) -> Listener:
-        server = self._ephemeral() if watch is None else watch.server_end
-        listener = Listener((address.host, address.port), server, self._config.limits)
+        listener: Listener | None = None
         try:
+            server = self._ephemeral() if watch is None else watch.server_end
+            listener = Listener((address.host, address.port), server, self._config.limits)
             # Bound here, so that the name can carry the port; connections are accepted once the
             # endpoint stands.
             listener.init_socket()
             listener.start()
             listener.stop_accepting()
         except OSError as error:
-            listener.close()
+            if listener is not None:
+                listener.close()
             what = "is taken by another process" if error.errno == errno.EADDRINUSE else _reason(error)
             raise ConfigurationError("listen", f"{address} cannot be bound: it {what}") from error
         return listener
@@ -333,96 +342,6 @@ _FORKED = (
     "call start() here, too, for a node of this process's own"
 )
 _STOPPED = "this node was stopped"
-_NO_SESSIONS: Mapping[str, Any] = MappingProxyType({})
-
-
-def _target(peer: str) -> NodeName | Address:
-    if isinstance(peer, str) and "@" not in peer and ":" in peer:
-        return parse_address(peer, argument="peer")
-    return parse_name(peer)
-
-
-def _listed(peers: object) -> Iterable[str]:
-    if isinstance(peers, str | bytes) or not isinstance(peers, Iterable):
-        raise ConfigurationError("peers", f"must be a list of names, and is a {type(peers).__name__}")
-    return peers
-
-
-def _default_name(runtime: Runtime) -> str:
-    program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
-    program = re.sub(r"\.py$", "", program) if program not in ("-c", "-m") else "python"
-    if program == "__main__":
-        program = "python"
-    program = re.sub(r"[^A-Za-z0-9_.-]", "-", program).lstrip("_.-")[:48] or "python"
-    return f"{program}-{runtime.entropy(3).hex()}@127.0.0.1:0"
-
-
-def _requested_name(name: str | None, tls_config: object, runtime: Runtime) -> NodeName:
-    if name is not None:
-        return parse_name(name)
-    if isinstance(tls_config, TLSConfig):
-        return certificates.own_name(tls_config)
-    return parse_name(_default_name(runtime))
-
-
-def _checked_tls(given: object, name: NodeName, *, listens: bool, classic: bool) -> TLSConfig | None:
-    if given is None:
-        return None
-    if not isinstance(given, TLSConfig):
-        raise ConfigurationError("tls", f"must be a snowgreen.TLSConfig, not {type(given).__name__}")
-    if classic:
-        raise ConfigurationError(
-            "classic",
-            "a classic peer has no certificate, so its name would be the one anybody can take: "
-            "tls and classic exclude each other",
-        )
-    if listens and name.port == 0:
-        raise ConfigurationError(
-            "name",
-            f"{name} takes a free port, which no certificate can know beforehand: with tls, name a fixed "
-            "one, or pass listen=False",
-        )
-    return given
-
-
-def _bind_address(name: NodeName, listen: str | bool | None) -> Address | None:
-    """Where to bind, None to not listen."""
-    if listen is False:
-        return None
-    if listen is None or listen is True:
-        if not is_loopback(name.host):
-            raise ConfigurationError(
-                "listen",
-                f"the name announces {name.host}, which may be reached from outside, and binding beyond "
-                f"loopback is a choice: pass listen='{Address(name.host, name.port)}', "
-                f"listen='0.0.0.0:{name.port}' or listen='127.0.0.1:{name.port}'",
-            )
-        return Address("127.0.0.1" if name.host == "localhost" else name.host, name.port)
-    if not isinstance(listen, str):
-        raise ConfigurationError(
-            "listen", f"must be 'host:port', 'host' or False, not {type(listen).__name__}"
-        )
-    return parse_address(listen, argument="listen", default_port=name.port)
-
-
-def _wrap_classic(classic: object) -> tuple[dict[str, Cookie], ConfigurationError | None]:
-    if classic is None:
-        return {}, None
-    if not isinstance(classic, Mapping):
-        kind = type(classic).__name__
-        return {}, ConfigurationError("classic", f"must map peer names to cookies, and is a {kind}")
-    cookies = {}
-    for peer, value in classic.items():
-        try:
-            if peer != ANY_PEER:
-                parse_name(peer)
-        except ConfigurationError as error:
-            return {}, ConfigurationError("classic", error.problem)
-        cookie, problem = wrapped(value, f"classic[{peer!r}]", weak=True)
-        if cookie is None:
-            return {}, problem
-        cookies[peer] = cookie
-    return cookies, None
 
 
 def _reason(error: OSError) -> str:

@@ -29,7 +29,7 @@ import snowgreen
 from snowgreen import HandshakeFailed, NodeDown, NodeUp, RejectCode
 from snowgreen.link import tls
 from snowgreen.protocol import messages
-from snowgreen.protocol.frames import FrameTag, encode_pong
+from snowgreen.protocol.frames import Capability, Farewell, FrameTag, encode_goodbye, encode_pong
 from snowgreen.protocol.handshake import Acceptor, Established, Identity, Initiator
 from snowgreen.protocol.keys import Secrets
 from snowgreen.protocol.messages import DOWNGRADE_MARK, Ack, Name, NameExt, Reject, Reply, Tag
@@ -673,9 +673,6 @@ def test_nobody_can_probe_who_is_known_or_linked(make_node: MakeNode, form: str,
     assert bob.sessions[linked.name].ping() > 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a dial by address decides by the name that the peer claims, before its proof"
-)
 def test_nobody_who_is_dialed_by_address_can_probe_who_is_linked(make_node: MakeNode) -> None:
     """Mallory, dialed by address, claims a linked or an unknown name: both must get the same answer, a REPLY."""
     alice, linked = make_node("alice@127.0.0.1:0"), make_node("linked@127.0.0.1:0")
@@ -788,6 +785,23 @@ def test_the_detail_of_a_rejection_is_not_shown(
             bob.connect(mallory.name())
     lines = [str(failed), repr(failed), str(caught.value)]
     assert_harmless(lines + [record.getMessage() for record in caplog.records])
+
+
+def test_a_members_goodbye_cannot_write_into_log_or_events(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even from a member the reason of a GOODBYE is escaped and cut, in NodeDown and in the log."""
+    caplog.set_level(logging.DEBUG, "snowgreen")
+    bob = make_node("bob@127.0.0.1:0")
+    with bob.subscribe() as events:
+        sock, _ = raw.link(bob.address, capabilities=int(Capability.GOODBYE))
+        with contextlib.closing(sock):
+            sock.sendall(encode_goodbye(Farewell.CLOSING, "\r\n\x1b[31mCRITICAL \u202e" + "x" * 250))
+            down = event_of(events, NodeDown)
+    assert "said goodbye" in down.reason
+    for line in (str(down), down.reason, *(record.getMessage() for record in caplog.records)):
+        assert line.isprintable(), ascii(line)
+        assert len(line) < 400
 
 
 # Oneself, and others in the place of others

@@ -359,11 +359,14 @@ def test_start_ends_with_its_terminal(cli):
             pass
         staying = cli.start("connect", name, "--stay")
         staying.line(rf"{name} is up")
-        # Of the screen, the `is up` must be written before the terminal goes: that write has no SIGHUP.
+        # Seen before the terminal goes, lest it be this line that finds nobody there.
         assert b" is up" in screen.readline()
         screen.close()
         running.send_signal(signal.SIGHUP)
-        assert running.wait(PATIENCE) == 1
+        try:
+            assert running.wait(PATIENCE) == 1
+        finally:
+            running.kill()
     status, _, err = staying.end()
     assert status == 1
     assert "this node was stopped" in one_error_line(err)

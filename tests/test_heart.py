@@ -44,10 +44,10 @@ def test_silence_is_pinged_and_an_answer_keeps_the_link(silent: Any) -> None:
     """After 60 s of silence one PING goes out; any byte in answer starts the count anew."""
     node, session, sock, clock = silent
     clock.now += 59.9
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     clock.now += 0.1
-    sweep([node._endpoint], grace=False)
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
+    sweep([node._endpoint])
     ping = raw.read_message(sock)
     assert ping[4] == 0xF0
     clock.now += 5
@@ -55,7 +55,7 @@ def test_silence_is_pinged_and_an_answer_keeps_the_link(silent: Any) -> None:
     until(lambda: session.last_received == clock.now, "the answer arrived")
     assert session.rtt == 5
     clock.now += 59
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     assert not session.closed
     assert session.frames_sent == 1
 
@@ -64,12 +64,12 @@ def test_an_unanswered_ping_ends_the_link(silent: Any) -> None:
     """15 s after a ping without any byte in return the session ends and says so."""
     node, session, _, clock = silent
     clock.now += 60
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     clock.now += 14.9
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     assert not session.closed
     clock.now += 0.2
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     assert session.reason == "no answer to a ping for 15 s"
     assert not node.sessions
 
@@ -78,15 +78,15 @@ def test_a_stalled_hub_condemns_nobody(silent: Any) -> None:
     """When our own loop was blocked past the deadline, the peer is pinged again instead of given up."""
     node, session, sock, clock = silent
     clock.now += 60
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     clock.now += 1000
-    sweep([node._endpoint], grace=True)
+    sweep([node._endpoint], late=1000.0)
     assert not session.closed
     for _ in range(2):
         ping = raw.read_message(sock)
     sock.sendall(ping.replace(b"\xf0", b"\xf1"))
     until(lambda: session.last_received == clock.now, "the answer arrived")
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     assert not session.closed
 
 
@@ -96,10 +96,10 @@ def test_a_pause_inside_a_frame_ends_the_link(silent: Any) -> None:
     sock.sendall(b"\x10\x00\x00\x00half")
     until(lambda: session.bytes_received == 8, "it arrived")
     clock.now += 29.9
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     assert not session.closed
     clock.now += 0.2
-    sweep([node._endpoint], grace=False)
+    sweep([node._endpoint])
     assert "30 s in the middle of a frame" in session.reason
 
 
@@ -127,7 +127,7 @@ def test_pings_are_spread(make_node: MakeNode) -> None:
     clock.now += 44
     for _ in range(17):
         clock.now += 1
-        sweep([node._endpoint], grace=False)
+        sweep([node._endpoint])
         pinged.append(sum(session._pinged_at is not None for session in node.sessions.values()))
     assert pinged[0] <= 2
     assert pinged[-1] == 20

@@ -12,6 +12,7 @@ from snowgreen import HandshakeFailed, NodeDown, NodeUp, RejectCode
 from snowgreen.names import parse_name
 from tests import raw
 from tests.conftest import MakeNode
+from tests.proxy import Proxy
 from tests.waiting import event_of, until
 
 QUICK = snowgreen.Config(
@@ -212,3 +213,20 @@ def test_stop_flushes_what_waits_and_is_bounded(make_node: MakeNode) -> None:
     assert "this node was stopped" in other.reason
     assert raw.read_message(sock)[4] == 0x40
     sock.close()
+
+
+def test_a_node_kept_under_two_addresses(make_node: MakeNode) -> None:
+    """Of two addresses that lead to one node either brings the link back when the other is dead."""
+    b = make_node()
+    with Proxy(raw.split(b.address)) as proxy:
+        a = make_node(config=QUICK)
+        a.keep(b.address)
+        until(lambda: a.sessions, "linked")
+        a.keep(f"127.0.0.1:{proxy.port}")
+        until(lambda: len(a._keeper._by_name.get(b.name, ())) == 2, "both are known to lead to b", timeout=20)
+        proxy.close()
+        until(lambda: b.sessions.get(a.name), "registered")._end("as if cut", orderly=False)
+        until(lambda: not a.sessions, "lost")
+        until(lambda: a.sessions, "linked again")
+        a.leave(b.name)
+        assert not a._keeper.peers

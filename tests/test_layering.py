@@ -44,7 +44,15 @@ def floor(module: str) -> int:
         return 4  # the public names: above what they collect, below the edges that use them
     if room[0] in VALUES:
         return 0
-    return {"protocol": 1, "link": 2, "rotation": 3, "node": 3, "__main__": 6}.get(room[0], 5)
+    return {
+        "protocol": 1,
+        "link": 2,
+        "rotation": 3,
+        "arguments": 3,
+        "forks": 3,
+        "node": 3,
+        "__main__": 6,
+    }.get(room[0], 5)
 
 
 class Import(NamedTuple):

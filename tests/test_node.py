@@ -13,6 +13,7 @@ import pytest
 
 import snowgreen
 from snowgreen import HandshakeFailed, NodeDown, NodeUp
+from snowgreen.link.runtime import Runtime
 from tests import raw
 from tests.conftest import COOKIE, FAST, MakeNode
 from tests.waiting import event_of, until
@@ -533,3 +534,128 @@ def test_subscribers_hear_from_their_call_on_and_each_for_itself(make_node: Make
 def test_config_is_the_defaults_with_changes() -> None:
     """The tests' quick settings differ from the defaults only where they say so."""
     assert FAST.heartbeat_timeout == snowgreen.Config().heartbeat_timeout == 15
+
+
+def test_a_stopped_life_registers_nothing(make_node: MakeNode) -> None:
+    """A handshake that was about to be ended by stop(), and gets its turn first, leaves no session behind."""
+    node = make_node()
+    sock = raw.client(node.address)
+    machine = raw.initiator(sock)
+    sock.sendall(machine.start().send)
+    machine.feed(raw.read_message(sock))
+    endpoint = node._endpoint
+    sock.sendall(machine.prove().send)
+    for _ in range(200):  # so many callbacks that the loop polls between two of them
+        gevent.get_hub().loop.run_callback(lambda: None)
+    node.stop()
+    until(lambda: not live_handlers(endpoint), "its handshakes ended")
+    assert not endpoint.table.sessions
+    assert not node.sessions
+    sock.close()
+
+
+def live_handlers(endpoint: Any) -> int:
+    """How many of the endpoint's connections are still being decided on."""
+    return sum(1 for pair in endpoint.table._pairs.values() if not pair.idle)
+
+
+def test_a_life_that_begins_while_the_last_one_ends(make_node: MakeNode) -> None:
+    """start() during stop() waits for its end; the new life's subscriptions are its own."""
+    node, peer = make_node("a@127.0.0.1:0"), make_node()
+    sock, _ = raw.link(node.address, capabilities=1)  # does not answer the goodbye: stop() has to wait
+    stopping = gevent.spawn(node.stop, 0.2)
+    until(lambda: not node.started, "it stops")
+    node.start()
+    assert stopping.ready()
+    with node.subscribe() as events:
+        peer.connect(node.name)
+        assert event_of(events, NodeUp).peer == peer.name
+    sock.close()
+
+
+def test_starts_at_once_make_one_life(make_node: MakeNode) -> None:
+    """Greenlets that start a node together share one start; one that stops it meanwhile has its way in the end."""
+    node = make_node(start=False, cookie="a cookie nobody has derived keys of")
+    jobs = [gevent.spawn(node.start) for _ in range(5)]
+    gevent.joinall(jobs, raise_error=True)
+    assert node.started
+    other = make_node(start=False, cookie="another one nobody has derived keys of")
+    starting = gevent.spawn(other.start)
+    gevent.sleep(0)  # it has begun, and waits for its keys
+    other.stop()
+    starting.get(timeout=5)
+    assert not other.started
+
+
+def test_a_view_of_the_sessions_stays_live(make_node: MakeNode) -> None:
+    """node.sessions, taken before the start, shows the sessions of every life."""
+    node, peer = make_node("a@127.0.0.1:0", start=False), make_node()
+    view = node.sessions
+    for _ in range(2):
+        node.start()
+        session = node.connect(peer.name)
+        assert dict(view) == {peer.name: session}
+        node.stop()
+        assert not view
+
+
+def test_lives_are_ordered_however_quick(make_node: MakeNode) -> None:
+    """Each life's incarnation is greater than the last one's, within a millisecond and when the clock goes back."""
+    wall = [1_800_000_000.0]
+    node = make_node(start=False, listen=False, runtime=Runtime(wall=lambda: wall[0]))
+    lives = []
+    for _ in range(50):
+        lives.append(node.start().incarnation)
+        node.stop()
+        wall[0] -= 0.5
+    assert lives == sorted(set(lives))
+
+
+def test_a_logging_handler_that_waits_or_fails_breaks_no_link(make_node: MakeNode, monkeypatch: Any) -> None:
+    """Handlers are the user's: one that gives way, or raises, has no part in what a link does."""
+
+    class Rude(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            gevent.sleep(0)
+            raise RuntimeError("a handler of the user's")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)
+    log, rude = logging.getLogger("snowgreen"), Rude()
+    log.addHandler(rude)
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    try:
+        a, b = make_node(), make_node()
+        with a.subscribe() as events:
+            session = a.connect(b.name)
+            assert session.ping() > 0
+            assert event_of(events, NodeUp).peer == b.name
+            b.sessions[a.name].close()
+            assert event_of(events, NodeDown).peer == b.name
+        gevent.sleep(0)
+    finally:
+        log.removeHandler(rude)
+        log.setLevel(level)
+
+
+def test_a_name_too_long_for_its_port_is_refused_at_once() -> None:
+    """With port 0 the name grows by the port it gets: that it will not fit is told before anything is bound."""
+    name = "a@" + ".".join(["h" * 60] * 4) + ".hhhhhh:0"
+    assert len(name) == 254
+    with pytest.raises(snowgreen.InvalidName):
+        snowgreen.Node(name, cookie=COOKIE, listen="127.0.0.1:0")
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, float("nan"), True])
+def test_a_timeout_that_is_none_is_refused(make_node: MakeNode, timeout: Any) -> None:
+    """connect() and ping() name the argument they cannot use."""
+    a, b = make_node(), make_node()
+    session = a.connect(b.name)
+    for call in (lambda: a.connect(b.name, timeout), lambda: session.ping(timeout)):
+        with pytest.raises(snowgreen.ConfigurationError) as caught:
+            call()
+        assert caught.value.argument == "timeout"
+    with pytest.raises(snowgreen.InvalidName) as named:
+        a.connect(123)  # type: ignore[arg-type]
+    assert named.value.argument == "peer"

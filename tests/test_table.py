@@ -11,7 +11,7 @@ from snowgreen.protocol.pairing import Admit, Candidate, Pair
 
 
 def table(remembered: int = 16) -> Table:
-    return Table("m@h", remembered=remembered, commit_timeout=3.0)
+    return Table("m@h", {}, remembered=remembered, commit_timeout=3.0)
 
 
 def register(target: Table, peer: str, epoch: int = 1) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
+from weakref import WeakSet
 
 from gevent.event import Event as Flag
 
@@ -82,23 +83,23 @@ class Bus:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._subscriptions: list[Subscription] = []
+        # Weak: a subscriber that is dropped, in the middle of its loop, costs nothing more.
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     def subscribe(self) -> Subscription:
         """Everything published from now on."""
         subscription = Subscription(self, self._size)
-        self._subscriptions.append(subscription)
+        self._subscriptions.add(subscription)
         return subscription
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber. Never waits; safe in a callback of the loop."""
-        for subscription in self._subscriptions:
+        for subscription in list(self._subscriptions):
             subscription.put(event)
 
     def remove(self, subscription: Subscription) -> None:
         """Forget `subscription`; harmless if it is forgotten already."""
-        if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
+        self._subscriptions.discard(subscription)
 
     def close(self) -> None:
         """End every subscription, once what waits in it is read."""

@@ -12,7 +12,7 @@ from ..config import Config
 from ..cookie import Cookie
 from ..errors import LinkError
 from ..events import HandshakeFailed, NodeDown, NodeUp
-from ..names import NodeName, printable
+from ..names import ANY_PEER, NodeName, printable
 from ..protocol import pairing
 from ..protocol.frames import CAPABILITIES, Farewell
 from ..protocol.handshake import Acceptor, Established, Identity, Initiator
@@ -22,7 +22,7 @@ from ..protocol.messages import CHALLENGE_BYTES
 from . import tls
 from .bus import Bus
 from .keyring import Keychain
-from .runtime import HubState, Runtime
+from .runtime import HubState, Runtime, say
 from .session import Session
 from .table import Table
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import gevent.ssl
 
 log = logging.getLogger("snowgreen.link")
-
-ANY_PEER = "*"
 
 
 class Endpoint:
@@ -41,6 +39,7 @@ class Endpoint:
     :param keychain: of the cookies it accepts in the bound form.
     :param classic: peer name, or ``"*"``, → the cookie of that peer's classic form.
     :param bus: where its events go.
+    :param sessions: where its table keeps the sessions.
     :param client_end: gives the end of TLS to dial with. It may wait.
     """
 
@@ -54,6 +53,7 @@ class Endpoint:
         runtime: Runtime,
         hub: HubState,
         bus: Bus,
+        sessions: dict[str, Session],
         client_end: Callable[[], tls.End] = tls.client_end,
     ) -> None:
         self.name = name
@@ -67,7 +67,10 @@ class Endpoint:
         #: What every handshake says of this node. A creation of 0 would mean "none" to a classic peer.
         self.identity = Identity(name.text, incarnation, (incarnation & 0xFF) or 1, CAPABILITIES)
         self.table = Table(
-            name.text, remembered=config.limits.remembered_peers, commit_timeout=config.commit_timeout
+            name.text,
+            sessions,
+            remembered=config.limits.remembered_peers,
+            commit_timeout=config.commit_timeout,
         )
         #: Set when this life ends: from then on nothing is registered.
         self.stopped = False
@@ -149,7 +152,7 @@ class Endpoint:
         replaced = self.table.install(session)
         if replaced is not None:
             replaced.close("replaced by a newer link with the same peer")
-        log.info("link with %s is up (%s)", session.peer, session.form)
+        say(log, logging.INFO, "link with %s is up (%s)", session.peer, session.form)
         self.bus.publish(
             NodeUp(session.peer, session.incarnation, session.form, initiated, session.connected_at)
         )
@@ -183,7 +186,7 @@ class Endpoint:
         self.table.ended(session.peer, session.serial)
         self.table.ids.release(session.node_id)
         reason = session.reason or ""
-        log.info("link with %s is down: %s", session.peer, reason)
+        say(log, logging.INFO, "link with %s is down: %s", session.peer, reason)
         self.bus.publish(
             NodeDown(session.peer, session.incarnation, reason, self.runtime.wall(), session.lost)
         )
@@ -196,7 +199,7 @@ class Endpoint:
         """Say that an attempt to link came to nothing."""
         shown = printable(claimed) if claimed is not None else None
         event = HandshakeFailed(shown, address, initiated, error, self.runtime.wall())
-        log.warning("%s", event)
+        say(log, logging.WARNING, "%s", event)
         self.bus.publish(event)
 
     def _classic_cookie(self, peer: str | None) -> Cookie | None:
@@ -215,6 +218,15 @@ class Endpoint:
 
 
 def new_incarnation(runtime: Runtime) -> int:
-    """``unix milliseconds << 16 | 16 random bits``: one life of a node (specification, section 2)."""
-    milliseconds = int(runtime.wall() * 1000)
-    return (milliseconds << 16 | int.from_bytes(runtime.entropy(2), "little")) & (2**64 - 1)
+    """``unix milliseconds << 16 | 16 random bits``: one life of a node (specification, section 2).
+
+    Within a process each is greater than the one before, however quick the restart and wherever the clock
+    was put in between.
+    """
+    global _last_incarnation
+    drawn = int(runtime.wall() * 1000) << 16 | int.from_bytes(runtime.entropy(2), "little")
+    _last_incarnation = max(drawn, _last_incarnation + 1) & (2**64 - 1)
+    return _last_incarnation
+
+
+_last_incarnation = 0

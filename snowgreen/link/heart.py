@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,13 +12,17 @@ import gevent
 
 from ..events import LoopStalled
 from ..protocol.heartbeat import sweep_interval
+from .runtime import say
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
+log = logging.getLogger("snowgreen.heart")
+
 #: Sessions looked at before the loop gets a turn: about 0.1 ms, or 5 ms if every one is pinged.
 _SLICE = 512
-#: A sweep this many seconds late means that our own loop was blocked, not that peers were silent.
+#: A sweep this many seconds late means that our own loop was blocked, not that peers were silent. For a
+#: node whose heartbeat is quicker, half of its timeout does.
 STALL = 1.0
 
 
@@ -65,16 +70,22 @@ class Heart:
             if late > STALL:
                 for endpoint in list(self._endpoints.values()):
                     endpoint.bus.publish(LoopStalled(late, endpoint.runtime.wall()))
-            sweep(list(self._endpoints.values()), grace=late > STALL)
+            sweep(list(self._endpoints.values()), late=late)
 
 
-def sweep(endpoints: Iterable[Endpoint], *, grace: bool) -> None:
-    """Look once at every session of `endpoints`, giving way to the loop in between."""
+def sweep(endpoints: Iterable[Endpoint], *, late: float = 0.0) -> None:
+    """Look once at every session of `endpoints`, giving way to the loop in between.
+
+    :param late: seconds by which this look comes too late: so long, about, nobody could be heard.
+    """
     seen = 0
     for endpoint in endpoints:
         now = endpoint.runtime.monotonic()
         for session in list(endpoint.table.sessions.values()):
-            session.beat(now, grace=grace)
+            try:
+                session.beat(now, grace=late > min(STALL, endpoint.pulse.timeout / 2))
+            except Exception as error:  # noqa: BLE001  # one link's trouble must not still the heart of all
+                say(log, logging.ERROR, "internal error in the heartbeat of %r", session, error=error)
             seen += 1
             if seen % _SLICE == 0:
                 gevent.sleep(0)

@@ -63,7 +63,7 @@ class Keeper:
         self._dialer = dialer
         self._trusted = trusted
         self._kept: dict[str, _Kept] = {}
-        self._by_name: dict[str, _Kept] = {}
+        self._by_name: dict[str, list[_Kept]] = {}  # a node may be kept under several addresses
         self._queue: list[tuple[float, int, _Kept]] = []
         self._turns = itertools.count(1)
         self._changed = Event()
@@ -85,7 +85,7 @@ class Keeper:
         kept = self._kept[key] = _Kept(target)
         self._trusted.add(source_of(target.host))
         if kept.name is not None:
-            self._by_name[kept.name] = kept
+            self._name(kept, kept.name)
             session = self._endpoint.table.sessions.get(kept.name)
             if session is not None:
                 self._registered(session)
@@ -94,15 +94,17 @@ class Keeper:
 
     def leave(self, key: str) -> str | None:
         """Keep it no longer; return its name, if it is known."""
-        kept = self._kept.pop(key, None) or self._by_name.get(key)
-        if kept is None:
+        found = [self._kept[key]] if key in self._kept else self._by_name.get(key, [])
+        if not found:
             return None
-        self._kept.pop(str(kept.target), None)
-        self._by_name.pop(kept.name or "", None)
-        kept.turn = 0
+        name = found[0].name
+        # Left is the node, under whatever addresses it was kept.
+        for kept in self._by_name.pop(name, found) if name is not None else found:
+            self._kept.pop(str(kept.target), None)
+            kept.turn = 0
         self._trusted.clear()
         self._trusted.update(source_of(other.target.host) for other in self._kept.values())
-        return kept.name
+        return name
 
     def stop(self) -> None:
         """Dial no more."""
@@ -113,6 +115,10 @@ class Keeper:
             self._greenlet.kill(block=False)
             self._greenlet = None
         self._pool.kill(block=False)
+
+    def _name(self, kept: _Kept, name: str) -> None:
+        kept.name = name
+        self._by_name.setdefault(name, []).append(kept)
 
     def _spread(self) -> float:
         # The first dials of a long list are spread, too; a short one is dialed at once.
@@ -163,31 +169,29 @@ class Keeper:
             self._retry(kept)
         else:
             if kept.name is None and kept.turn == turn:
-                kept.name = session.peer
-                self._by_name[session.peer] = kept
+                self._name(kept, session.peer)
             self._registered(session)
             if session.closed:  # and was already, when this greenlet had its turn
                 self._ended(session)
 
     def _registered(self, session: Session) -> None:
-        kept = self._by_name.get(session.peer)
-        if kept is not None and not session.closed:
+        if session.closed:
+            return
+        for kept in self._by_name.get(session.peer, ()):
             kept.turn = next(self._turns)  # whatever was scheduled is not needed
             kept.up_since = self._endpoint.runtime.monotonic()
             self._trusted.add(source_of(session.remote_host))
 
     def _ended(self, session: Session) -> None:
-        kept = self._by_name.get(session.peer)
-        if kept is None or session.peer in self._endpoint.table.sessions:
+        if session.peer in self._endpoint.table.sessions:
             return
-        lived = 0.0
-        if kept.up_since is not None:
-            lived = self._endpoint.runtime.monotonic() - kept.up_since
-        kept.up_since = None
-        if lived >= _STABLE:
-            kept.failures = 0
-        if session.farewell is not None:
-            kept.failures = 0
-            self._schedule(kept, self._endpoint.config.rejoin_wait * (0.5 + self._chance()))
-        else:
-            self._retry(kept)
+        now = self._endpoint.runtime.monotonic()
+        for kept in self._by_name.get(session.peer, ()):
+            if kept.up_since is not None and now - kept.up_since >= _STABLE:
+                kept.failures = 0
+            kept.up_since = None
+            if session.farewell is not None:
+                kept.failures = 0
+                self._schedule(kept, self._endpoint.config.rejoin_wait * (0.5 + self._chance()))
+            else:
+                self._retry(kept)

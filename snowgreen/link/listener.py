@@ -25,6 +25,7 @@ from . import faults, tls
 from .converse import converse, part, secure
 from .deadline import Deadline
 from .endpoint import Endpoint
+from .runtime import say
 
 if TYPE_CHECKING:
     import gevent.ssl
@@ -190,7 +191,7 @@ class Listener(StreamServer):
             return
         event = ConnectionsRefused(self._refused, address, reason, endpoint.runtime.wall())
         self._told_at, self._refused = endpoint.runtime.monotonic(), 0
-        log.warning("%s", event)
+        say(log, logging.WARNING, "%s", event)
         endpoint.bus.publish(event)
 
 
@@ -323,7 +324,7 @@ class _Inbound:
                 self.rejected = True
         if code is RejectCode.DUPLICATE:
             # Two dials met, and this one lost: nothing has failed.
-            log.debug("a second link from %s was declined", self.claimed)
+            say(log, logging.DEBUG, "a second link from %s was declined", self.claimed)
             return
         raise faults.refusal(refused, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +40,18 @@ class HubState:
         self.loop: Any = hub.loop
         self.buffer = bytearray(READ_BUFFER_BYTES)
         self.view = memoryview(self.buffer)
+
+
+def say(
+    log: logging.Logger, level: int, text: str, *args: object, error: BaseException | None = None
+) -> None:
+    """Log from a greenlet of its own.
+
+    Logging handlers are the user's: they may wait, and may raise. Neither may happen in a callback of the
+    loop, nor between a decision and its record.
+    """
+    if log.getEffectiveLevel() <= level:  # unlike isEnabledFor(), takes no lock
+        gevent.spawn(log.log, level, text, *args, exc_info=error)
 
 
 _states: WeakKeyDictionary[gevent.hub.Hub, HubState] = WeakKeyDictionary()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.event import AsyncResult
 
+from ..config import check_timeout
 from ..errors import OutboxFull, PingTimeout, SessionClosed
 from ..names import Address, printable
 from ..protocol import frames, heartbeat
@@ -26,7 +27,7 @@ from ..protocol.handshake import Established
 from ..protocol.heartbeat import Verdict
 from ..protocol.wire import TooLong
 from . import faults
-from .runtime import READ_BUFFER_BYTES, HubState, Runtime
+from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
 
 if TYPE_CHECKING:
     import gevent.ssl
@@ -63,6 +64,7 @@ class Session:
         "__weakref__",
         "_capabilities",
         "_decoder",
+        "_heartbeat",
         "_local",
         "_out",
         "_out_bytes",
@@ -163,6 +165,7 @@ class Session:
         self._pinged_at: float | None = None
         self._pings: dict[int, tuple[float, AsyncResult[float] | None]] | None = None
         self._ping_number = 0
+        self._heartbeat = 0
         self._paused = False
         self._parting: str | None = None
         self._capabilities = peer.capabilities
@@ -205,6 +208,7 @@ class Session:
         :raises SessionClosed: if the session has ended, or ends meanwhile.
         :raises OutboxFull: if the peer has left too much unread for another ping to be queued.
         """
+        check_timeout(timeout)
         if self.reason is not None:
             raise SessionClosed(self.peer, self.reason)
         if self._full():
@@ -227,7 +231,7 @@ class Session:
 
         :param reason: what :attr:`reason` and ``NodeDown`` will say, here and in the peer's words there.
         """
-        self.leave(Farewell.CLOSING, reason)
+        self.leave(Farewell.CLOSING, str(reason or "closed by this node"))
 
     def __repr__(self) -> str:
         way = "dialed" if self.initiated else "accepted"
@@ -246,6 +250,7 @@ class Session:
             self.bytes_sent = -len(first)  # counted from behind the handshake
             self._flush()
         if self.reason is None:
+            self.bytes_received = self._decoder.buffered
             self._read_watcher.start(self._readable)
             if self._decoder.mid_message or self._sock.pending():
                 # Bytes that OpenSSL or the decoder hold already will not wake the watcher.
@@ -320,8 +325,8 @@ class Session:
         except OSError as error:
             parting = self._parting
             self._end(faults.reading(error) if parting is None else parting, orderly=parting is not None)
-        except Exception:
-            log.exception("internal error on the link with %s", self.peer)
+        except Exception as error:  # noqa: BLE001  # a bug of ours ends its link, not the loop
+            say(log, logging.ERROR, "internal error on the link with %s", self.peer, error=error)
             self._end("an internal error on this node; its log has the details", orderly=False)
 
     def _read(self) -> None:
@@ -401,6 +406,10 @@ class Session:
         if self._pings is None:
             self._pings = {}
         self._ping_number = number = self._ping_number + 1
+        if waiter is None:
+            # Of the heartbeat's own pings only the newest is of interest, however many went unanswered.
+            self._pings.pop(self._heartbeat, None)
+            self._heartbeat = number
         self._pings[number] = (self._owner.runtime.monotonic(), waiter)
         self._post(frames.encode_ping(number))
         return number

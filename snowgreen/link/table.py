@@ -46,14 +46,17 @@ class Table:
     """One node's sessions and pairs.
 
     :param name: the node's own name, for the tiebreak.
+    :param sessions: the dict to keep the sessions in; its owner shows it, and changes nothing in it.
     :param remembered: how many peers without a link keep their counters; the oldest go first.
     """
 
-    def __init__(self, name: str, *, remembered: int, commit_timeout: float) -> None:
+    def __init__(
+        self, name: str, sessions: dict[str, Session], *, remembered: int, commit_timeout: float
+    ) -> None:
         self._name = name
         self._remembered = remembered
         self._commit_timeout = commit_timeout
-        self._sessions: dict[str, Session] = {}
+        self._sessions = sessions
         self._pairs: dict[str, Pair] = {}
         self._resting: dict[str, None] = {}  # idle pairs, the one that came to rest first at the front
         self._serials = itertools.count(1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import NamedTuple
 
 from .wire import lp
 
@@ -78,15 +77,18 @@ class LinkKeys:
         return "<LinkKeys>"
 
 
-class Secrets(NamedTuple):
-    """What one side may prove and believe in one handshake.
+class Secrets:
+    """What one side may prove and believe in one handshake. No tuple, for tools that print those through.
 
-    `bound`: the keys it accepts; the first is the primary, with which it dials. `classic`: the cookie of
-    the classic form, None where that form is not allowed.
+    :ivar bound: the keys it accepts; the first is the primary, with which it dials.
+    :ivar classic: the cookie of the classic form, None where that form is not allowed.
     """
 
-    bound: tuple[LinkKeys, ...]
-    classic: bytes | None
+    __slots__ = ("bound", "classic")
+
+    def __init__(self, bound: tuple[LinkKeys, ...], classic: bytes | None) -> None:
+        self.bound = bound
+        self.classic = classic
 
     def __repr__(self) -> str:
         return f"<Secrets: {len(self.bound)} bound, classic {'on' if self.classic is not None else 'off'}>"

@@ -57,6 +57,11 @@ class Decoder:
         """Whether a message has begun and not ended."""
         return self._pending is not None
 
+    @property
+    def buffered(self) -> int:
+        """Bytes kept of a message that has begun and not ended."""
+        return 0 if self._pending is None else len(self._pending)
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Take `data`; return the payloads completed by it, in order.
 

@@ -1,0 +1,109 @@
+"""A node's arguments, checked: each that cannot be used is refused by its name, with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+
+from . import certificates
+from .certificates import TLSConfig
+from .cookie import Cookie, wrapped
+from .errors import ConfigurationError
+from .names import ANY_PEER, Address, NodeName, is_loopback, parse_address, parse_name
+
+
+def target(peer: str) -> NodeName | Address:
+    """A peer to dial: a node name, or a bare ``host:port``."""
+    if isinstance(peer, str) and "@" not in peer and ":" in peer:
+        return parse_address(peer, argument="peer")
+    return parse_name(peer, argument="peer")
+
+
+def listed(peers: object) -> Iterable[str]:
+    """A list of names; a single text would be read letter by letter, and is refused."""
+    if isinstance(peers, str | bytes) or not isinstance(peers, Iterable):
+        raise ConfigurationError("peers", f"must be a list of names, and is a {type(peers).__name__}")
+    return peers
+
+
+def default_name(entropy: Callable[[int], bytes]) -> str:
+    """A name nobody else is likely to have: the program, and chance."""
+    program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
+    program = re.sub(r"\.py$", "", program) if program not in ("-c", "-m") else "python"
+    if program == "__main__":
+        program = "python"
+    program = re.sub(r"[^A-Za-z0-9_.-]", "-", program).lstrip("_.-")[:48] or "python"
+    return f"{program}-{entropy(3).hex()}@127.0.0.1:0"
+
+
+def requested_name(name: str | None, tls_config: object, entropy: Callable[[int], bytes]) -> NodeName:
+    """The name that was given, that the certificate holds, or the default."""
+    if name is not None:
+        return parse_name(name)
+    if isinstance(tls_config, TLSConfig):
+        return certificates.own_name(tls_config)
+    return parse_name(default_name(entropy))
+
+
+def checked_tls(given: object, name: NodeName, *, listens: bool, classic: bool) -> TLSConfig | None:
+    """The operator's CA, if it fits the other arguments."""
+    if given is None:
+        return None
+    if not isinstance(given, TLSConfig):
+        raise ConfigurationError("tls", f"must be a snowgreen.TLSConfig, not {type(given).__name__}")
+    if classic:
+        raise ConfigurationError(
+            "classic",
+            "a classic peer has no certificate, so its name would be the one anybody can take: "
+            "tls and classic exclude each other",
+        )
+    if listens and name.port == 0:
+        raise ConfigurationError(
+            "name",
+            f"{name} takes a free port, which no certificate can know beforehand: with tls, name a fixed "
+            "one, or pass listen=False",
+        )
+    return given
+
+
+def bind_address(name: NodeName, listen: str | bool | None) -> Address | None:
+    """Where to bind, None to not listen."""
+    if listen is False:
+        return None
+    if listen is None or listen is True:
+        if not is_loopback(name.host):
+            raise ConfigurationError(
+                "listen",
+                f"the name announces {name.host}, which may be reached from outside, and binding beyond "
+                f"loopback is a choice: pass listen='{Address(name.host, name.port)}', "
+                f"listen='0.0.0.0:{name.port}' or listen='127.0.0.1:{name.port}'",
+            )
+        return Address("127.0.0.1" if name.host == "localhost" else name.host, name.port)
+    if not isinstance(listen, str):
+        raise ConfigurationError(
+            "listen", f"must be 'host:port', 'host' or False, not {type(listen).__name__}"
+        )
+    return parse_address(listen, argument="listen", default_port=name.port)
+
+
+def wrapped_classic(classic: object) -> tuple[dict[str, Cookie], ConfigurationError | None]:
+    """The cookies of classic peers, or what is wrong with them; see :func:`~snowgreen.cookie.wrapped`."""
+    if classic is None:
+        return {}, None
+    if not isinstance(classic, Mapping):
+        kind = type(classic).__name__
+        return {}, ConfigurationError("classic", f"must map peer names to cookies, and is a {kind}")
+    cookies = {}
+    for peer, value in classic.items():
+        try:
+            if peer != ANY_PEER:
+                parse_name(peer)
+        except ConfigurationError as error:
+            return {}, ConfigurationError("classic", error.problem)
+        cookie, problem = wrapped(value, f"classic[{peer!r}]", weak=True)
+        if cookie is None:
+            return {}, problem
+        cookies[peer] = cookie
+    return cookies, None
