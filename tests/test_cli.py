@@ -217,7 +217,7 @@ def test_connect_ping_and_start_meet(cli):
     assert int(facts["incarnation"]) > 0
     assert re.fullmatch(r"\d+\.\d+ ms", facts["rtt"])
     visitor = running.line(r"^\d\d:\d\d:\d\d\.\d{3}  (connect-\S+) is up \(accepted, bound\)$")[1]
-    running.line(rf"^\S+  {visitor} is down: the peer closed the connection$")
+    running.line(rf"^\S+  {visitor} has left: the peer said goodbye: .*$")
 
     status, out, err = cli.run("ping", name, "-c", "3", "-i", "0.05")
     assert (status, err) == (0, "")
@@ -258,7 +258,7 @@ def test_start_connect_links_with_a_running_node(cli):
     alice.line(r"snowgreen-\w+@127.0.0.1:0 is up \(accepted, bound\)")
     status, _, err = alice.end(signal.SIGTERM)
     assert (status, err) == (0, "")
-    bob.line(rf"{name} is down: the peer closed the connection")
+    bob.line(rf"{name} has left: the peer said goodbye: this node was stopped")
     status, out, err = bob.end(signal.SIGINT)
     assert (status, err) == (0, "")
     assert out.endswith("stopped by SIGINT\n")
@@ -278,7 +278,7 @@ def test_connect_stay_keeps_the_link_until_interrupted(cli):
     running.end(signal.SIGTERM)
     status, _, err = other.end()
     assert status == 1
-    assert "is closed: the peer closed the connection" in one_error_line(err)
+    assert "is closed: the peer said goodbye: this node was stopped" in one_error_line(err)
 
 
 def test_start_reads_its_cookie_again_at_sighup(cli):

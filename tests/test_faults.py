@@ -101,6 +101,8 @@ def test_every_authenticated_code_is_explained(code: int) -> None:
     error = faults.declined(code, "the peer declined: X", None)
     if code == RejectCode.SELF:
         assert isinstance(error, snowgreen.SelfLinkError)
+    elif code == RejectCode.AUTH_FAILED:
+        assert isinstance(error, snowgreen.AuthenticationError)
     else:
         assert isinstance(error, snowgreen.Rejected)
         assert error.code == code

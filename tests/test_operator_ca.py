@@ -226,6 +226,20 @@ def test_the_dialer_is_told_why_it_is_refused(make_node: MakeNode, certified: Ma
     assert "certificate has expired" in there
 
 
+def test_the_reason_reaches_a_dialer_that_is_slow_to_ask(certified: MakeCertified) -> None:
+    """The acceptor leaves its alert time to arrive: had it closed at once, what is sent now would break on it."""
+    b = certified("b")
+    with b.subscribe() as events:
+        sock = client(b.address, None)
+        failure(events, initiated=False)  # it has judged, and would be gone
+        for _ in range(3):
+            sock.sendall(raw.initiator(sock).start().send)
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+            sock.recv(1)
+        sock.close()
+    until(lambda: not b._listener.admission.pending, "it has parted")
+
+
 # What certificates of the right CA must say
 
 

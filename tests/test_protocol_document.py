@@ -213,7 +213,7 @@ def test_scrypt_and_the_labels_are_the_codes() -> None:
     assert f"N = {keys.SCRYPT_N}, r = {keys.SCRYPT_R}, p = {keys.SCRYPT_P}, 32 bytes" in FLAT
     in_code = set(re.findall(r'b"(snowgreen/1 [^"]*)"', inspect.getsource(keys)))
     assert set(re.findall(r'"(snowgreen/1 [^"]*)"', section("Keys and proofs"))) == in_code
-    assert len(in_code) == 8
+    assert len(in_code) == 9
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,19 @@ def test_the_table_of_arguments_is_true() -> None:
         assert eval(text, names).started is False
 
 
+def test_the_how_to_of_rotation(env: dict[str, str]) -> None:
+    """The code of docs/rotation.md prints what its comments promise."""
+    page = (ROOT / "docs" / "rotation.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-c", block], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    shown = re.findall(r"^print\(.*\)\s+# (.*)$", block, re.MULTILINE)
+    assert len(shown) == 3
+    assert run.stdout.splitlines() == shown
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     """The script takes the command out of the README rather than repeating it."""
     (command,) = re.findall(r"^<!-- the test command -->\n```sh\n(.+)\n```$", README, re.MULTILINE)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import re
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -101,24 +98,6 @@ def test_the_steps_lead_through_the_phases(make_node: MakeNode) -> None:
     for step, ring in zip([lambda _: None, *STEPS], PHASES.values(), strict=True):
         step(node)
         assert node.fingerprints == tuple(map(fingerprint, ring))
-
-
-def test_a_failed_dial_is_not_tried_with_another_cookie(make_node: MakeNode) -> None:
-    """An initiator that holds the acceptor's cookie, but not as its primary, sends one proof and gives up."""
-    a = make_node(cookie=NEW, accept=[OLD])
-    proofs: list[Any] = []
-
-    def script(server: raw.RawServer, sock: Any) -> None:
-        machine = server.acceptor(cookie=OLD)
-        sock.sendall(machine.feed(raw.read_message(sock)).send)
-        step = machine.feed(raw.read_message(sock))
-        proofs.append(step)
-        sock.sendall(step.send)
-
-    with raw.server(script) as peer, pytest.raises(snowgreen.AuthenticationError):
-        a.connect(peer.name())
-    assert len(proofs) == 1
-    assert isinstance(proofs[0], Refused)
 
 
 # A rotation under way.
@@ -465,19 +444,3 @@ def test_a_wrapped_cookie_is_taken_as_it_is(make_node: MakeNode) -> None:
     assert node.forget(Cookie.wrap(OTHER, "test")) is True
     node.rotate(Cookie.wrap(NEW, "test"))
     assert node.fingerprints == (fingerprint(NEW), fingerprint(OLD))
-
-
-# The how-to.
-
-
-def test_the_how_to_runs_as_it_stands() -> None:
-    """The code of docs/rotation.md prints what its comments promise."""
-    page = (Path(__file__).parents[1] / "docs" / "rotation.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    promised = re.findall(r"^print\(.*\)\s+# (.*)$", block, re.MULTILINE)
-    assert len(promised) == 3
-    assert run.stdout.splitlines() == promised

@@ -14,7 +14,7 @@ import gevent.socket
 from gevent.server import StreamServer
 
 from ..config import Limits
-from ..errors import LinkError, LinkTimeout, SessionError
+from ..errors import CertificateError, LinkError, LinkTimeout, SessionError
 from ..events import ConnectionsRefused
 from ..names import Address, is_literal
 from ..protocol.admission import Admission, Rates, Refusal
@@ -203,7 +203,7 @@ class _Inbound:
         self.server = server
         self.address = address
         self.claimed: str | None = None
-        #: A REJECT is on its way to the peer, and wants to arrive.
+        #: A REJECT, or an alert of TLS about the peer's certificate, is on its way and wants to arrive.
         self.rejected = False
         #: Whether it counts against its source, or for it; None while neither.
         self.failed: bool | None = None
@@ -225,6 +225,7 @@ class _Inbound:
                 seen = secure(sock, limits.tls_timeout, None, classic=classic, certified=end.certified)
                 kept = self._handshake(sock, endpoint.acceptor(end, seen)) is not None
         except LinkError as error:
+            self.rejected |= isinstance(error, CertificateError)
             self._report(error)
         except _Evicted:
             self._report(LinkTimeout("it was slow, and made room for newer connections"))
