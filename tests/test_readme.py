@@ -57,7 +57,15 @@ def test_the_error_block(env: dict[str, str]) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == promised(BLOCKS[2], "print(error)")
-    assert len(BLOCKS) == 3
+
+
+def test_the_block_about_kept_peers(env: dict[str, str]) -> None:
+    """The block about links that last runs to its end, with nobody there to link with."""
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKS[3]], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert len(BLOCKS) == 4
 
 
 def test_the_table_of_arguments_is_true() -> None:
@@ -97,7 +105,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     """Every relative link in the README, CONTRIBUTING and docs is a file that exists."""
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 

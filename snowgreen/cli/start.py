@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from pathlib import Path
 
 import click
-import gevent
 
 from ..certificates import TLSConfig
 from ..config import Config
-from ..errors import ConfigurationError, LinkError, NodeStateError, SnowgreenError
+from ..errors import ConfigurationError, SnowgreenError
 from ..names import Address, NodeName, is_loopback, parse_name
 from ..node import Node
 from .options import (
@@ -36,7 +34,13 @@ _LONGEST_PATIENCE = Config().heartbeat_timeout
 @click.option("--no-listen", is_flag=True, help="Dial only; no other node can dial this one.")
 @cookie_file_option
 @tls_options
-@click.option("--connect", "peers", metavar="PEER", multiple=True, help="Link with PEER; may be repeated.")
+@click.option(
+    "--connect",
+    "peers",
+    metavar="PEER",
+    multiple=True,
+    help="Keep a link with PEER: dial it, and again whenever the link is lost; may be repeated.",
+)
 @seconds_option(
     "--heartbeat",
     about="Ping a peer that was silent for so long, and count it as dead if it stays silent for as long "
@@ -87,7 +91,7 @@ def start(
         if tls is not None:
             fact("trusts", tls.ca)
         for peer in peers:
-            gevent.spawn(_dial, node, peer)
+            node.keep(peer)  # what becomes of it is an event, printed like any other
         for event in events:
             print_event(event)
     click.echo(f"{clock()}  stopped" + "".join(f" by {number.name}" for number in stopped_by))
@@ -132,9 +136,3 @@ def _check_peer(peer: str, name: NodeName) -> None:
         raise ConfigurationError("--connect", f"{peer} only dials and cannot be dialed: its port is 0")
     if str(target) == name.text:
         raise ConfigurationError("--connect", f"{peer} is this node itself")
-
-
-def _dial(node: Node, peer: str) -> None:
-    # What becomes of it is an event, printed like any other.
-    with contextlib.suppress(LinkError, NodeStateError):
-        node.connect(peer)
