@@ -3,7 +3,8 @@
 Each table below has a row per fault and a column per step; a cell is one word for what becomes of the node's
 side. The words before "fine" end the handshake with an error, the ones behind it a link that stood:
 
-    timeout    LinkTimeout: a total deadline passed
+    tls-late   LinkTimeout: the total deadline of TLS passed
+    late       LinkTimeout: the total deadline of TLS and the four messages together passed
     tls        TLSError: TLS came to nothing
     not-tls    NotTLSError: the bytes were no TLS at all
     protocol   ProtocolError: a message was malformed, out of order, or missing
@@ -39,16 +40,16 @@ from tests.waiting import event_of, until
 #: The peer dials the node.
 ACCEPTOR = """
                TLS hello   TLS finish   hello      proof      frame
-drop           timeout     tls          timeout    timeout    fine
+drop           tls-late    tls          late       late       fine
 duplicate      not-tls     protocol     protocol   fine       fine
 reorder        not-tls     not-tls      protocol   protocol   fine
 truncate       tls         tls          protocol   protocol   middle
-stall          timeout     timeout      timeout    timeout    stopped
+stall          tls-late    tls-late     late       late       stopped
 oversize       not-tls     not-tls      protocol   protocol   broken
 drip           fine        fine         fine       fine       fine
 replay         tls         tls          fine       auth       fine
 wrong role     not-tls     not-tls      protocol   protocol   fine
-stop reading   timeout     timeout      timeout    silent     silent
+stop reading   tls-late    late         late       silent     silent
 half close     tls         protocol     protocol   cut        cut
 reset          tls         tls          protocol   protocol   cut
 """
@@ -56,49 +57,49 @@ reset          tls         tls          protocol   protocol   cut
 #: The node dials the peer.
 INITIATOR = """
                TLS hello   TLS finish   hello      proof      frame
-drop           timeout     -            timeout    protocol   fine
+drop           tls-late    -            late       protocol   fine
 duplicate      protocol    -            protocol   fine       fine
 reorder        not-tls     -            protocol   protocol   fine
 truncate       tls         -            protocol   protocol   middle
-stall          timeout     -            timeout    timeout    stopped
+stall          tls-late    -            late       late       stopped
 oversize       not-tls     -            protocol   protocol   broken
 drip           fine        -            fine       fine       fine
 replay         tls         -            auth       auth       fine
 wrong role     not-tls     -            protocol   protocol   fine
-stop reading   timeout     -            timeout    silent     silent
+stop reading   late        -            late       silent     silent
 half close     protocol    -            protocol   cut        cut
 reset          tls         -            protocol   protocol   cut
 """
 
+
 ERRORS: dict[str, type[snowgreen.LinkError]] = {
-    "timeout": snowgreen.LinkTimeout,
+    "tls-late": snowgreen.LinkTimeout,
+    "late": snowgreen.LinkTimeout,
     "tls": snowgreen.TLSError,
     "not-tls": snowgreen.NotTLSError,
     "protocol": snowgreen.ProtocolError,
     "auth": snowgreen.AuthenticationError,
 }
 REASONS = {
+    "tls-late": "the TLS handshake took longer than 0.3 s",
+    "late": "the handshake took longer than 0.5 s",
     "cut": "the connection was (cut|lost)",
     "middle": "in the middle of a frame",
     "stopped": "the peer stopped for 0.3 s in the middle of a frame",
     "silent": "no answer to a ping",
     "broken": "the peer broke the protocol",
 }
-#: What has to wait for a deadline gets a short one; nothing else does, however slow the machine.
-WAITING = ("timeout", "stopped", "silent")
 
 
 def config(expected: str) -> snowgreen.Config:
-    """The node's config in a cell."""
-    short = expected in WAITING
+    """The node's config in a cell: what is to pass a deadline gets a short one, and nothing else does."""
     limits = snowgreen.Limits.trusted(
-        tls_timeout=0.3 if expected == "timeout" else 10,
-        handshake_timeout=0.4 if expected == "timeout" else 20,
-        frame_timeout=0.3 if short else 30,
+        tls_timeout=0.3 if expected == "tls-late" else 20,
+        handshake_timeout=0.5 if expected == "late" else 20,
+        frame_timeout=0.3 if expected == "stopped" else 30,
     )
-    return snowgreen.Config(
-        heartbeat_interval=0.2 if expected == "silent" else 30, heartbeat_timeout=0.3, limits=limits
-    )
+    interval = 0.2 if expected == "silent" else 30
+    return snowgreen.Config(heartbeat_interval=interval, heartbeat_timeout=0.3, limits=limits)
 
 
 def cells(table: str) -> Iterator[Any]:
@@ -116,16 +117,21 @@ def check(expected: str, node: snowgreen.Node, peer: str, events: Any, friend: s
     """Wait for what becomes of the link with `peer` and hold it against the word; the friend answers meanwhile."""
     awaited = NodeUp if expected == "fine" else HandshakeFailed | NodeDown
     event = None
-    while not isinstance(event, awaited):
+    for _ in range(600):
         assert friend.ping() > 0
         event = events.get(0.05)
+        if isinstance(event, awaited):
+            break
         assert expected != "fine" or not isinstance(event, HandshakeFailed | NodeDown), event
     if isinstance(event, HandshakeFailed):
         assert type(event.error) is ERRORS.get(expected), event
+        assert REASONS.get(expected, "") in event.error.problem
         assert not node.sessions.get(peer)
     elif isinstance(event, NodeDown):
         assert event.peer == peer
         assert re.search(REASONS[expected], event.reason), event
+    else:
+        assert expected == "fine", f"within 30 s: {event}"
     assert friend.ping() > 0
     return event
 

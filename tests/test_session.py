@@ -238,7 +238,7 @@ def test_a_peer_that_pings_and_never_reads_costs_no_memory(make_node: MakeNode) 
             with gevent.Timeout(0.05, False):
                 sock.send(ping)
             sent += 1
-    assert session._out_bytes < 4096 + 64 * 1024 + len(ping)
+    assert session._outbox.waiting < 4096 + 64 * 1024 + len(ping)
     with pytest.raises(snowgreen.OutboxFull):
         session.ping()
     other, _ = raw.link(node.address, "other@127.0.0.1:0")

@@ -5,7 +5,7 @@ runs there, in the loop itself: an idle link costs its TLS state and little else
 module may wait, except :meth:`Session.ping`, which runs in its caller's greenlet; and nothing of a
 user's runs in the loop.
 
-Only `_flush` writes to the socket, once per turn of the loop for all that gathered in it.
+Only its :class:`~snowgreen.link.outbox.Outbox` writes to the socket.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..protocol.handshake import Established
 from ..protocol.heartbeat import Verdict
 from ..protocol.wire import TooLong
 from . import faults
+from .outbox import RECORD, TURN_BYTES, Outbox
 from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
 
 if TYPE_CHECKING:
@@ -36,11 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("snowgreen.session")
 
-#: One TLS record. OpenSSL writes no more at once, and a retry must offer the very same bytes.
-_RECORD = 16 * 1024
-#: Bytes one session may read, or write, before the loop looks at the others again.
-_TURN_BYTES = 64 * 1024
-_READ, _WRITE = 1, 2
+_READ = 1
 #: Multiples of it, taken modulo 1, spread evenly however many there are.
 _GOLDEN = 0.6180339887498949
 
@@ -66,9 +63,7 @@ class Session:
         "_decoder",
         "_heartbeat",
         "_local",
-        "_out",
-        "_out_bytes",
-        "_out_frames",
+        "_outbox",
         "_owner",
         "_parting",
         "_paused",
@@ -77,21 +72,15 @@ class Session:
         "_pings",
         "_read_watcher",
         "_remote",
-        "_sending",
-        "_sent",
         "_sock",
         "_spread",
-        "_wake_armed",
-        "_write_watcher",
         "bytes_received",
-        "bytes_sent",
         "connected_at",
         "cookie_id",
         "creation",
         "farewell",
         "form",
         "frames_received",
-        "frames_sent",
         "incarnation",
         "initiated",
         "last_received",
@@ -134,11 +123,9 @@ class Session:
         self.connected_at = owner.runtime.wall()
         #: Round-trip time of the last answered ping in seconds, None before the first.
         self.rtt: float | None = None
-        #: Payload bytes and frames since the handshake, as TLS delivered and accepted them.
+        #: Payload bytes and frames received since the handshake.
         self.bytes_received = 0
-        self.bytes_sent = 0
         self.frames_received = 0
-        self.frames_sent = 0
         #: Why the session ended, None while it lives.
         self.reason: str | None = None
         #: How the peer said goodbye, None if it did not, or closed this one link only.
@@ -156,12 +143,6 @@ class Session:
         self._local: tuple[Any, ...] | None = None
         self._decoder = established.decoder
         self._decoder.limit = owner.config.limits.max_frame
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._out_frames = 0
-        self._sending = b""  # what is being written; kept until OpenSSL has taken all of it
-        self._sent = 0
-        self._wake_armed = False
         self._pinged_at: float | None = None
         self._pings: dict[int, tuple[float, AsyncResult[float] | None]] | None = None
         self._ping_number = 0
@@ -172,7 +153,7 @@ class Session:
         self._spread = serial * _GOLDEN % 1.0
         loop = owner.hub.loop
         self._read_watcher = loop.io(sock.fileno(), _READ)
-        self._write_watcher: Any = None
+        self._outbox = Outbox(sock, loop, owner.config.limits, self._flush)
 
     # What a user sees.
 
@@ -180,6 +161,16 @@ class Session:
     def closed(self) -> bool:
         """Whether the session has ended; :attr:`reason` then says why."""
         return self.reason is not None
+
+    @property
+    def bytes_sent(self) -> int:
+        """Payload bytes that TLS has taken since the handshake."""
+        return self._outbox.bytes_sent
+
+    @property
+    def frames_sent(self) -> int:
+        """Frames sent since the handshake."""
+        return self._outbox.frames_sent
 
     @property
     def local_address(self) -> str:
@@ -211,8 +202,8 @@ class Session:
         check_timeout(timeout)
         if self.reason is not None:
             raise SessionClosed(self.peer, self.reason)
-        if self._full():
-            raise OutboxFull(f"{self.peer} does not read: {self._out_bytes} bytes wait for it")
+        if self._outbox.full:
+            raise OutboxFull(f"{self.peer} does not read: {self._outbox.waiting} bytes wait for it")
         waiter: AsyncResult[float] = AsyncResult()
         number = self._send_ping(waiter)
         try:
@@ -246,8 +237,7 @@ class Session:
         """Begin: send `first`, the raw end of the handshake, then take what came behind it."""
         self._sock.settimeout(0.0)
         if first:
-            self._sending = first
-            self.bytes_sent = -len(first)  # counted from behind the handshake
+            self._outbox.begin(first)
             self._flush()
         if self.reason is None:
             self.bytes_received = self._decoder.buffered
@@ -294,7 +284,7 @@ class Session:
         )
         if verdict is Verdict.PING:
             self._pinged_at = now
-            if not self._full():
+            if not self._outbox.full:
                 self._send_ping(None)
         elif verdict is Verdict.SILENT:
             self._end(f"no answer to a ping for {self._owner.pulse.timeout:g} s", orderly=False)
@@ -331,7 +321,7 @@ class Session:
 
     def _read(self) -> None:
         view = self._owner.hub.view
-        budget = _TURN_BYTES
+        budget = TURN_BYTES
         while budget > 0:
             count = self._sock.recv_into(view, READ_BUFFER_BYTES)
             if not count:
@@ -342,7 +332,7 @@ class Session:
             self._take(view[:count])
             if self.reason is not None or self._paused:
                 return
-            if count < _RECORD:
+            if count < RECORD:
                 break  # less than a whole record: the watcher fires again if more comes
             budget -= count
         if self._sock.pending():
@@ -367,8 +357,8 @@ class Session:
     def _dispatch(self, frame: bytes) -> None:
         tag = frame[0]
         if tag == FrameTag.PING:
-            self._post(frames.encode_pong(frame))
-            if self._full():
+            self._outbox.post(frames.encode_pong(frame))
+            if self._outbox.full:
                 # It pings and does not read. Not reading on is the one answer that costs us nothing.
                 self._paused = True
                 self._read_watcher.stop()
@@ -391,15 +381,11 @@ class Session:
 
     # Writing: in the loop's callbacks, too.
 
-    def _full(self) -> bool:
-        limits = self._owner.config.limits
-        return self._out_bytes >= limits.outbox_bytes or self._out_frames >= limits.outbox_frames
-
     def _say_goodbye(self, farewell: Farewell, reason: str) -> bool:
         """Queue a GOODBYE; False if the peer would not understand it."""
         known = bool(self._capabilities & Capability.GOODBYE)
         if known and self._parting is None:
-            self._post(frames.encode_goodbye(farewell, reason))
+            self._outbox.post(frames.encode_goodbye(farewell, reason))
         return known
 
     def _send_ping(self, waiter: AsyncResult[float] | None) -> int:
@@ -411,55 +397,18 @@ class Session:
             self._pings.pop(self._heartbeat, None)
             self._heartbeat = number
         self._pings[number] = (self._owner.runtime.monotonic(), waiter)
-        self._post(frames.encode_ping(number))
+        self._outbox.post(frames.encode_ping(number))
         return number
 
-    def _post(self, frame: bytes) -> None:
-        self._out.append(frame)
-        self._out_bytes += len(frame)
-        self._out_frames += 1
-        if not self._wake_armed:
-            self._wake_armed = True
-            self._owner.hub.loop.run_callback(self._flush)
-
     def _flush(self) -> None:
-        self._wake_armed = False
         if self.reason is None:
             self._guarded(self._write)
 
     def _write(self) -> None:
-        budget = _TURN_BYTES
-        while self._sending or self._out:
-            if not self._sending:
-                self._sending = b"".join(self._out)
-                self.frames_sent += len(self._out)
-                self._out.clear()
-                self._sent = self._out_frames = 0
-            count = self._sock.send(self._sending[self._sent : self._sent + _RECORD])
-            if count:
-                self._sent += count
-                self.bytes_sent += count
-                self._out_bytes = max(0, self._out_bytes - count)
-                if self._sent == len(self._sending):
-                    self._sending = b""
-                budget -= count
-            if not count or (budget <= 0 and (self._sending or self._out)):
-                self._await_writable()
-                return
-        if self._write_watcher is not None:
-            self._write_watcher.stop()
-        if self._paused:
+        if self._outbox.write() and self._paused:
             self._paused = False
             self._read_watcher.start(self._readable)
             self._owner.hub.loop.run_callback(self._readable)
-
-    def _await_writable(self) -> None:
-        # While the watcher is active, run_callback is not needed: arming it would flush twice.
-        self._wake_armed = True
-        if self._write_watcher is None:
-            self._write_watcher = self._owner.hub.loop.io(self._sock.fileno(), _WRITE)
-        if not self._write_watcher.active:
-            self._write_watcher.start(self._flush)
 
     # The end.
 
@@ -470,21 +419,16 @@ class Session:
         _ = self.local_address  # the last moment at which it can be asked for
         with contextlib.suppress(OSError, ValueError):
             if orderly:
-                self._write()
+                self._outbox.write()
         self.reason = reason
         self.lost = not orderly
-        for watcher in (self._read_watcher, self._write_watcher):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._write_watcher = None
+        self._read_watcher.stop()
+        self._read_watcher.close()
+        self._outbox.close()
         with contextlib.suppress(OSError, ValueError):
             if orderly:
                 self._sock.unwrap()  # one attempt; the socket never waits
         self._sock.close()
-        self._out.clear()
-        self._sending = b""
-        self._out_bytes = self._out_frames = 0
         pings, self._pings = self._pings, None
         for _sent_at, waiter in (pings or {}).values():
             if waiter is not None:

@@ -1,0 +1,185 @@
+"""The outbox on a socket and a loop of the tests' own: what is written, when, and again with which bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snowgreen import Limits
+from snowgreen.link.outbox import RECORD, TURN_BYTES, Outbox
+
+
+class Socket:
+    """Takes what `takes` says, 0 for a WANT_WRITE, and then everything; remembers what it was offered."""
+
+    def __init__(self, *takes: int) -> None:
+        self.takes = list(takes)
+        self.offered: list[bytes] = []
+        self.taken = b""
+
+    def send(self, data: bytes) -> int:
+        self.offered.append(bytes(data))
+        count = min(len(data), self.takes.pop(0)) if self.takes else len(data)
+        self.taken += data[:count]
+        return count
+
+    def fileno(self) -> int:
+        return 7
+
+
+class Watcher:
+    """A write watcher that fires when it is told to."""
+
+    def __init__(self) -> None:
+        self.callback: Callable[[], None] | None = None
+        self.closed = False
+
+    @property
+    def active(self) -> bool:
+        return self.callback is not None
+
+    def start(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+
+    def stop(self) -> None:
+        self.callback = None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Loop:
+    """Runs its callbacks when it is told to."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+        self.watchers: list[Watcher] = []
+
+    def run_callback(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+    def io(self, _fileno: int, _events: int) -> Watcher:
+        self.watchers.append(Watcher())
+        return self.watchers[-1]
+
+    def turn(self) -> int:
+        """One turn; how many callbacks it had."""
+        callbacks, self.callbacks = self.callbacks, []
+        callbacks += [w.callback for w in self.watchers if w.callback is not None]
+        for callback in callbacks:
+            callback()
+        return len(callbacks)
+
+
+def outbox(sock: Socket, **limits: int) -> tuple[Outbox, Loop]:
+    loop = Loop()
+    made: Any = Outbox(sock, loop, Limits(**limits), lambda: made.write())  # type: ignore[arg-type]
+    return made, loop
+
+
+def test_what_gathers_in_a_turn_leaves_together() -> None:
+    """A thousand small frames posted in one turn are one callback and one write, in order."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    frames = [b"%04d" % n for n in range(1000)]
+    for frame in frames:
+        box.post(frame)
+    assert (box.waiting, sock.offered) == (4000, [])
+    assert loop.turn() == 1
+    assert sock.offered == [b"".join(frames)]
+    assert (box.waiting, box.frames_sent, box.bytes_sent) == (0, 1000, 4000)
+    assert loop.turn() == 0
+
+
+def test_after_want_write_the_very_same_bytes_are_offered_again() -> None:
+    """OpenSSL demands it: nothing that was posted meanwhile may slip into the record that is being retried."""
+    sock = Socket(0, 0, 100)
+    box, loop = outbox(sock)
+    box.post(b"a" * 300)
+    loop.turn()
+    box.post(b"b" * 300)
+    loop.turn()
+    loop.turn()
+    assert sock.offered[0] == sock.offered[1] == sock.offered[2] == b"a" * 300
+    while loop.turn():
+        pass
+    assert sock.taken == b"a" * 300 + b"b" * 300
+
+
+def test_one_turn_writes_only_so_much() -> None:
+    """A large outbox leaves in records, a few to a turn, the loop getting its share in between."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    box.post(bytes(10 * TURN_BYTES))
+    loop.turn()
+    assert len(sock.taken) == TURN_BYTES
+    assert {len(data) for data in sock.offered} == {RECORD}
+    turns = 1
+    while loop.turn():
+        turns += 1
+    assert (turns, len(sock.taken)) == (10, 10 * TURN_BYTES)
+    assert not loop.watchers[0].active
+
+
+@pytest.mark.parametrize(("limits", "frames"), [({"outbox_bytes": 1024}, 11), ({"outbox_frames": 16}, 16)])
+def test_full_in_bytes_or_in_frames(limits: dict[str, int], frames: int) -> None:
+    """Either bound makes it full; writing makes room."""
+    sock = Socket()
+    box, loop = outbox(sock, **limits)
+    for _ in range(frames):
+        assert not box.full
+        box.post(b"x" * 100)
+    assert box.full
+    loop.turn()
+    assert not box.full
+
+
+def test_the_end_of_the_handshake_goes_first_and_is_not_counted() -> None:
+    """What begin() was given leaves ahead of everything, and is in no figure afterwards."""
+    sock = Socket()
+    box, _ = outbox(sock)
+    box.post(b"frame")
+    box.begin(b"ACK")
+    assert box.write()
+    assert sock.taken == b"ACKframe"
+    assert (box.bytes_sent, box.frames_sent) == (5, 1)
+
+
+def test_a_closed_outbox_writes_nothing_and_holds_nothing() -> None:
+    """After close() nothing reaches the socket, and neither watcher nor callback is left."""
+    sock = Socket(0)
+    box, loop = outbox(sock)
+    box.post(b"x")
+    loop.turn()
+    box.close()
+    box.post(b"y")
+    assert loop.turn() == 0
+    assert loop.watchers[0].closed
+    assert sock.taken == b""
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.binary(min_size=1, max_size=50_000), max_size=20),
+    st.lists(st.integers(0, RECORD), max_size=60),
+    st.lists(st.booleans(), min_size=20, max_size=20),
+)
+def test_whatever_the_socket_takes_the_stream_is_whole(
+    frames: list[bytes], takes: list[int], turns: list[bool]
+) -> None:
+    """However little is taken at a time, and whenever frames are posted, the bytes arrive in order and once."""
+    sock = Socket(*takes)
+    box, loop = outbox(sock)
+    for frame, turn in zip(frames, turns, strict=False):
+        box.post(frame)
+        if turn:
+            loop.turn()
+    while loop.turn():
+        pass
+    assert sock.taken == b"".join(frames)
+    assert box.waiting == 0
+    assert box.frames_sent == len(frames)
