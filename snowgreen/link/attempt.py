@@ -9,7 +9,7 @@ there already always stays.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent.socket
 
@@ -27,17 +27,38 @@ if TYPE_CHECKING:
     import gevent.ssl
 
     from ..protocol.handshake import Initiator, Step
-    from .dialer import Dial
+    from .endpoint import Endpoint
     from .session import Session
 
 #: What a dial says in NAME that knows an address only: the lowest rank there is.
 UNNAMED = pairing.Dial(epoch=0, attempt=0)
 
 
+class Dialing(Protocol):
+    """What an attempt needs of the dial it is made for."""
+
+    endpoint: Endpoint
+    key: str
+    address: Address
+    #: Whom it dials, None while that is not known.
+    name: str | None
+    #: What is being done, for messages.
+    step: str
+    #: Whether REPLY is sent.
+    committed: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether the outcome is known already."""
+
+    def learn(self, name: str) -> None:
+        """The peer has proved its name."""
+
+
 class Attempt:
     """One TCP connection, from dialing to a session or an error."""
 
-    def __init__(self, dial: Dial, serial: int, counters: pairing.Dial) -> None:
+    def __init__(self, dial: Dialing, serial: int, counters: pairing.Dial) -> None:
         self.dial = dial
         self.endpoint = dial.endpoint
         self.serial = serial
