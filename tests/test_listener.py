@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ssl
 import struct
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
+from gevent.server import StreamServer
 
 import snowgreen
-from snowgreen import HandshakeFailed, RejectCode
+from snowgreen import ConnectionsRefused, HandshakeFailed, RejectCode
 from snowgreen.link import tls
 from snowgreen.protocol import messages
 from snowgreen.protocol.messages import Ack, Name, NameExt, Reply
@@ -304,3 +306,102 @@ def test_the_certificate_is_fresh_and_names_nobody(make_node: MakeNode) -> None:
         node.stop()
     assert len(seen) == 2
     assert FAST.limits.tls_timeout == 2
+
+
+def test_a_full_listener_pauses_and_the_oldest_makes_room(make_node: MakeNode) -> None:
+    """With every place taken nothing is accepted; past its grace a silent one goes, and an honest peer gets in."""
+    limits = snowgreen.Limits.trusted(pending=3, pending_grace=0.4)
+    node, friend = make_node(config=snowgreen.Config(limits=limits)), make_node()
+    with node.subscribe() as events:
+        silent = [gevent.socket.create_connection(raw.split(node.address)) for _ in range(3)]
+        until(lambda: node._listener.admission.pending == 3, "every place is taken")
+        session = friend.connect(node.name, timeout=5)
+        assert session.ping() > 0
+        failed = event_of(events, HandshakeFailed)
+        assert "made room" in str(failed)
+        assert node._listener.admission.pending <= 3
+    assert silent[0].recv(1) == b""  # the oldest went, and it alone
+    for sock in silent:
+        sock.close()
+
+
+def test_a_paused_listener_goes_on_when_a_place_is_free(make_node: MakeNode) -> None:
+    """The pause ends with its cause, without anybody being thrown out."""
+    limits = snowgreen.Limits.trusted(pending=2, pending_grace=60)
+    node, friend = make_node(config=snowgreen.Config(limits=limits)), make_node()
+    silent = [gevent.socket.create_connection(raw.split(node.address)) for _ in range(2)]
+    until(lambda: node._listener.admission.pending == 2, "every place is taken")
+    waiting = gevent.spawn(friend.connect, node.name)
+    until(lambda: node._listener._watcher is None, "nothing is accepted")
+    assert not waiting.ready()
+    silent[0].close()
+    assert waiting.get(timeout=5).ping() > 0
+    silent[1].close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"pending_per_source": 2}, "its share"),
+        ({"connections_per_second": 0.01, "connections_burst": 2}, "too often"),
+    ],
+)
+def test_what_is_refused_at_the_door_is_told_and_costs_no_greenlet(
+    make_node: MakeNode, limits: dict[str, Any], reason: str
+) -> None:
+    """A source past its share or its pace is closed without a word; an event says how many, and why."""
+    node = make_node(config=snowgreen.Config(limits=snowgreen.Limits.trusted(**limits)))
+    with node.subscribe() as events:
+        socks = [gevent.socket.create_connection(raw.split(node.address)) for _ in range(5)]
+        refused = event_of(events, ConnectionsRefused)
+        assert reason in refused.reason
+        until(lambda: [raw.read_exactly(sock, 1) for sock in socks[2:]] == [b""] * 3, "three were closed")
+        assert node._listener.admission.pending == 2
+        assert len(node._listener._handlers) == 2
+    for sock in socks:
+        sock.close()
+
+
+def test_without_a_descriptor_it_waits_for_one(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE on accept is told once, prints no traceback, and is over when descriptors are there again."""
+    node, friend = make_node(), make_node()
+    fails = [OSError(errno.EMFILE, "Too many open files")] * 3
+    accept = StreamServer.do_read
+
+    def scarce(self: Any) -> Any:
+        if fails and self is node._listener:
+            raise fails.pop()
+        return accept(self)
+
+    monkeypatch.setattr(StreamServer, "do_read", scarce)
+    with node.subscribe() as events:
+        assert friend.connect(node.name, timeout=5).ping() > 0
+        assert "no descriptor left" in event_of(events, ConnectionsRefused).reason
+    assert not fails
+
+
+def test_a_guesser_is_slowed_and_an_honest_neighbour_forgiven(make_node: MakeNode) -> None:
+    """Wrong proofs use a source's pace up; a proof that holds, from the same address, restores it."""
+    limits = snowgreen.Limits.trusted(connections_per_second=50, connections_burst=8)
+    node, friend = make_node(config=snowgreen.Config(limits=limits)), make_node()
+    guesser = make_node(cookie="one wrong cookie of many")
+    refused = 0
+    for _ in range(12):
+        try:
+            guesser.connect(node.name, timeout=2)
+        except snowgreen.AuthenticationError:
+            pass
+        except snowgreen.TLSError:
+            refused += 1
+    assert refused
+    (source,) = node._listener.admission._sources.values()
+    assert source.failures >= 3
+
+    def gets_in() -> bool:
+        try:
+            return friend.connect(node.name, timeout=2).ping() > 0
+        except snowgreen.LinkError:
+            return False
+
+    until(gets_in, "the honest one gets in")
+    until(lambda: source.failures == 0, "and its source is forgiven")
