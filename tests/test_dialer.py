@@ -91,7 +91,7 @@ def test_a_peer_that_goes_away_at_each_step(make_node: MakeNode, stage: str, res
 
     error = dial(make_node, script)
     assert type(error) is snowgreen.ProtocolError
-    if not reset:
+    if not reset and stage != "tls":  # there our NAME is on its way, unread, and closing over it resets
         where = {"half a challenge": "in the middle of a message", "reply": "awaiting ACK"}
         assert where.get(stage, "awaiting CHALLENGE") in str(error)
 
