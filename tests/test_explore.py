@@ -26,14 +26,16 @@ def load(name: str) -> ModuleType:
     return module
 
 
-# In this order: the explorer imports the rules by their plain name.
+# In this order: the explorer imports the other two by their plain names.
 faulty_rules = load("faulty_rules")
+load("model")
 explorer = load("explore")
 
 
-def explore(rule: Any, *, clock_back: bool = False, **bounds: int) -> Any:
+def explore(rule: Any, *, clock_back: bool = False, ends_own: bool = False, **bounds: int) -> Any:
     """The result of exploring `rule` within `bounds`."""
-    return explorer.explore(explorer.World(rule, explorer.Left(**bounds), clock_back=clock_back))
+    world = explorer.World(rule, explorer.Left(**bounds), clock_back=clock_back, ends_own=ends_own)
+    return explorer.explore(world)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,30 @@ def test_production_keeps_every_invariant(bounds: dict[str, int]) -> None:
     result = explore(pairing, **bounds)
     assert result.violation is None, "\n".join(result.violation.trace)
     assert result.complete
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"dials": 3, "addresses": 2},
+        {"dials": 2, "addresses": 1, "cuts": 1},
+        {"dials": 2, "addresses": 1, "restarts": 1},
+        {"dials": 2, "addresses": 1, "expiries": 1},
+    ],
+    ids=lambda bounds: " ".join(f"{name}={value}" for name, value in bounds.items()),
+)
+def test_dials_by_address_leave_one_link_too(bounds: dict[str, int]) -> None:
+    """Beside the rule's own dials they break nothing; a link of theirs may make way for a better one."""
+    result = explore(pairing, **bounds)
+    assert result.violation is None, "\n".join(result.violation.trace)
+    assert result.complete
+
+
+def test_a_dial_by_address_must_not_end_the_rules_own() -> None:
+    """Ended once its REPLY is out, the peer may have preferred it already, and then both links go."""
+    result = explore(pairing, ends_own=True, dials=1, addresses=1)
+    assert result.violation is not None
+    assert result.violation.invariant == "I3"
 
 
 class WithoutProbe:

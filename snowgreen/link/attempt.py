@@ -109,13 +109,11 @@ class Attempt:
         if not isinstance(challenged, Challenged):
             raise AssertionError(f"an initiator does not stop at {challenged!r} first")
         peer = challenged.peer
-        if dial.name is not None or peer.form is Form.CLASSIC:
+        if dial.name is not None:
             decision = endpoint.table.challenged(
                 peer.name, self.serial, peer.incarnation, endpoint.runtime.monotonic()
             )
-            if isinstance(decision, pairing.UseLink) or (
-                dial.name is not None and not isinstance(decision, pairing.Commit)
-            ):
+            if not isinstance(decision, pairing.Commit):
                 machine.withdraw("another link came first")
                 return endpoint.table.sessions.get(peer.name)
         dial.step, dial.committed = "awaiting ACK", True
@@ -146,6 +144,8 @@ class Attempt:
             return None  # superseded, or stopped, a moment ago; the kill is on its way
         if not self.endpoint.trusts(established.key):
             raise AuthenticationError(faults.FORGOTTEN, peer=peer.name)
+        if self.dial.name is None and peer.form is Form.CLASSIC and peer.name in table.sessions:
+            return table.sessions[peer.name]  # a classic peer could not say DUPLICATE
         node_id = table.ids.take()
         if node_id is None:
             raise Rejected(
