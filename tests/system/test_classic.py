@@ -200,3 +200,13 @@ def test_both_forms_beside_each_other(make_node: MakeNode) -> None:
     node, other = make_node(classic={"*": SECRET}), make_node(classic={"*": SECRET})
     assert node.connect(other.name).form == "bound"
     assert json.dumps(list(node.sessions)) == json.dumps([other.name])
+
+
+def test_an_address_that_leads_to_a_linked_classic_peer(make_node: MakeNode, snow: Child) -> None:
+    """A dial by address ends with the link that is there, and only after the peer has proved its name."""
+    started = snow.expect("listening")
+    node = make_node(classic={"*": SECRET})
+    session = node.connect(started["name"])
+    assert node.connect(f"127.0.0.1:{started['port']}") is session
+    assert session.ping() > 0
+    assert len(node.sessions) == 1
