@@ -237,10 +237,9 @@ class Node(Rotation):
         if dialer is None:
             raise NodeStateError(_FORKED if self._forked else "the node is not started; call start() first")
         check_timeout(timeout)
-        target = arguments.target(peer)
-        if self._endpoint is not None:
-            self._endpoint.left.discard(str(target))
-        return dialer.connect(target, timeout)
+        session = dialer.connect(arguments.target(peer), timeout)
+        dialer.endpoint.left.discard(session.peer)
+        return session
 
     def keep(self, peer: str) -> None:
         """Keep a link with `peer` from now on: dial it, and whenever the link ends dial it again.

@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 
 import snowgreen
@@ -16,6 +17,7 @@ from snowgreen.protocol.messages import Ack, Challenge, ChallengeExt, Name, Reje
 from snowgreen.protocol.wire import pack
 from tests import raw
 from tests.conftest import MakeNode
+from tests.proxy import Proxy
 from tests.waiting import event_of, until
 
 EXT = ChallengeExt(1, 0, 1 << 40)
@@ -263,3 +265,40 @@ def test_tiny_timeouts_and_no_timeout(make_node: MakeNode) -> None:
         a.connect(b.name, timeout=0)
     session = a.connect(b.name, timeout=None)
     assert a.connect(b.name, timeout=0) is session
+
+
+def test_a_dial_by_address_does_not_end_the_rules_own(make_node: MakeNode) -> None:
+    """A dial that has sent its proof goes on to its ACK though a dial by address has made a link meanwhile.
+
+    The peer may have replaced that link by ours already: ended here, neither side would have any.
+    """
+    proved, go = gevent.event.Event(), gevent.event.Event()
+
+    def script(server: raw.RawServer, sock: Any) -> None:
+        message = raw.read_message(sock)
+        by_rule = messages.decode_name(message[4:]).ext.epoch > 0
+        machine = server.acceptor()
+        sock.sendall(machine.feed(message).send)
+        machine.feed(raw.read_message(sock))
+        if by_rule:
+            proved.set()
+            go.wait()
+        else:
+            proved.wait()
+        sock.sendall(machine.accept().send)
+        while sock.recv(4096):
+            pass
+
+    node = make_node()
+    with raw.server(script) as peer, Proxy(tuple(peer.address)) as elsewhere:
+        by_name = gevent.spawn(node.connect, peer.name())
+        by_address = gevent.spawn(node.connect, f"127.0.0.1:{elsewhere.port}")
+        first = by_address.get(timeout=5)
+        assert node.sessions[peer.name()] is first
+        assert not by_name.ready()
+        go.set()
+        second = by_name.get(timeout=5)
+        assert second is not first
+        assert node.sessions[peer.name()] is second
+        assert "replaced" in first.reason
+        node.stop()

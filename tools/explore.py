@@ -12,18 +12,26 @@ all connections; what it sent before arrives still, or is lost when the other si
 COMMITTED on a dead connection may reach its 3 s at any time; that one does on a living connection is
 a fault of its own (an expiry).
 
+A dial by address stays outside the pair: it says epoch 0, attempt 0, goes on to REPLY whatever is there, and
+may begin at any time. Refused as DUPLICATE, its node dials by the rule, at any time after, unless it has a
+link or such a dial by then. These dials have a budget of their own; the dials that follow cost nothing.
+
 What is checked.
 
 I1  At rest (nothing in flight, no death unnoticed) both nodes have registered the same live
     connection between their current lives and nothing else is open; after faults, either that or
-    nothing is there on either side.
+    nothing is there on either side. A dial still owed after a DUPLICATE is no rest.
 I2  No step replaces a registered link by one to an older life of the peer (clocks that go back aside).
 I3  Without faults no registered link is ever replaced or lost; with I1: each node registers once.
+    Once a dial by address began: only a link dialed by address is ever replaced, and only by one of higher
+    rank; and it is lost only while the ACK of the link that the peer has in its place is on the way.
 I4  A dial is not refused as DUPLICATE by the acceptor's link if, when the dial began, the dialer's
     end of that link was gone already, in whichever of its lives it had held it.
+    (A dial by address may be; it is the dial by the rule after it that may not.)
 I5  Whenever nothing is in flight and no handshake is open, a node without a link (or both) dials:
     every fault-free order of that leads to I1. Links that are dead but unnoticed stay so, unless the
     rule asks for a probe. Where clocks go back one such round may fail if the next one succeeds.
+    Where there are dials by address, a node without a link may use one in each round.
 """
 
 from __future__ import annotations
@@ -31,74 +39,31 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple
 
 import click
 from faulty_rules import RULES, Rule
+from model import (
+    ADDRESSED,
+    ATTEMPTS,
+    FIRST_LIFE,
+    NAMES,
+    Broken,
+    Conn,
+    Draft,
+    Left,
+    Node,
+    State,
+    busy,
+    called,
+    candidate_at,
+    linked,
+    no_handshakes,
+    received,
+)
 
 from snowgreen.protocol.messages import RejectCode
 from snowgreen.protocol.pairing import COMMIT_TIMEOUT, Admit, Candidate, Commit, Decline, Dial, Pair, UseLink
-
-#: The incarnation of a first life. A later one counts up from it, or down where the clock went back.
-FIRST_LIFE: Final = 100
-#: Room for the attempts of one life inside a token.
-ATTEMPTS: Final = 100
-
-
-#: An invariant, and how it is broken.
-Broken: TypeAlias = tuple[str, str] | None
-
-
-_NAMES: Final = "AB"
-_T = TypeVar("_T")
-
-
-class Node(NamedTuple):
-    """One of the two: what its present life knows, and which life that is."""
-
-    incarnation: int = FIRST_LIFE
-    life: int = 0
-    pair: Pair = Pair()
-
-
-class Conn(NamedTuple):
-    """A connection that at least one side still holds. Pairs are indexed by node: 0 is A, 1 is B."""
-
-    token: int
-    initiator: int
-    epoch: int
-    attempt: int
-    #: The life at each end.
-    lives: tuple[int, int]
-    #: Which ends are held.
-    held: tuple[bool, bool] = (True, True)
-    #: What is in flight to each end.
-    inbox: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    #: Whether the other end is out of reach for good: nothing more can be sent on it.
-    dead: bool = False
-    #: Whether the pairing asked to probe it, while it was dead.
-    probed: bool = False
-    #: The connections of which the dialer's end was gone when it dialed this one (for I4).
-    lost: tuple[int, ...] = ()
-
-
-class Left(NamedTuple):
-    """What may still happen. In recovery there are dials only."""
-
-    dials: int
-    restarts: int = 0
-    cuts: int = 0
-    expiries: int = 0
-
-
-class State(NamedTuple):
-    """Everything there is."""
-
-    nodes: tuple[Node, Node]
-    conns: tuple[Conn, ...]
-    left: Left
-    #: The rounds of recovery that remain, the present one included; 0 outside of it.
-    rounds: int = 0
 
 
 class Step(NamedTuple):
@@ -128,53 +93,12 @@ class Result(NamedTuple):
     violation: Violation | None
 
 
-class Draft:
-    """A state being changed into the next."""
-
-    def __init__(self, state: State) -> None:
-        self.nodes = list(state.nodes)
-        self.pairs = [node.pair for node in state.nodes]
-        self.conns = {conn.token: conn for conn in state.conns}
-        self.left = state.left
-        self.rounds = state.rounds
-        self.broken: Broken = None
-
-    def send(self, node: int, token: int, message: str) -> None:
-        """From `node`, unless nobody can ever receive it."""
-        conn, other = self.conns[token], 1 - node
-        if conn.held[other] and not conn.dead:
-            self.conns[token] = conn._replace(inbox=_put(conn.inbox, other, (*conn.inbox[other], message)))
-
-    def drop(self, node: int, token: int) -> None:
-        """`node` no longer holds its end, and whatever travels to it is lost."""
-        conn = self.conns[token]
-        if conn.held[1 - node]:
-            held, inbox = _put(conn.held, node, False), _put(conn.inbox, node, ())
-            self.conns[token] = conn._replace(held=held, inbox=inbox)
-        else:
-            del self.conns[token]
-
-    def close(self, node: int, token: int) -> None:
-        """`node` closes its end in good order."""
-        if token in self.conns and self.conns[token].held[node]:
-            self.send(node, token, "FIN")
-            self.drop(node, token)
-
-    def freeze(self) -> State:
-        """The state that came of it."""
-        conns = [self.conns[token] for token in sorted(self.conns)]
-        for i, conn in enumerate(conns):
-            if conn.lost:
-                conns[i] = conn._replace(lost=tuple(token for token in conn.lost if token in self.conns))
-        a, b = (node._replace(pair=pair) for node, pair in zip(self.nodes, self.pairs, strict=True))
-        return State((a, b), tuple(conns), self.left, self.rounds)
-
-
 class World:
     """Two nodes under a rule, and what may happen to them."""
 
-    def __init__(self, rule: Rule, left: Left, *, clock_back: bool = False) -> None:
+    def __init__(self, rule: Rule, left: Left, *, clock_back: bool = False, ends_own: bool = False) -> None:
         self.rule = rule
+        self.ends_own = ends_own
         self.clock_back = clock_back
         self.start = State((Node(), Node()), (), left)
 
@@ -199,7 +123,7 @@ class World:
 
     def fault(self, state: State) -> Broken:
         """The invariant that this state itself breaks, by how it stands at rest."""
-        if _busy(state) or _linked(state):
+        if busy(state) or linked(state):
             return None
         if state.rounds:
             again = state.rounds > 1 and any(self._dials(state))
@@ -210,16 +134,25 @@ class World:
         return "I1", "this is at rest, and the two are not linked as they should be"
 
     def _faulted(self, state: State) -> bool:
-        return state.left[1:] != self.start.left[1:]
+        return state.left.faults != self.start.left.faults
 
     def _dials(self, state: State) -> Iterator[Step]:
         left, rounds = state.left, state.rounds
         for node in (0, 1) if left.dials else ():
-            yield from self._dial(state, node, left, rounds, "dials")
-        if rounds != 1 and (rounds or self._faulted(state)) and not _busy(state) and _no_handshakes(state):
+            yield from self._dial(state, node, left._replace(dials=left.dials - 1), rounds, "dials")
+        for node in (0, 1) if left.addresses else ():
+            if not rounds or state.nodes[node].pair.link is None:
+                yield self._address(state, node, left, rounds, "dials the address")
+        for node in (0, 1):
+            if state.nodes[node].owes:
+                yield from self._dial(state, node, left, rounds, "goes on by the rule: dials")
+        if rounds != 1 and (rounds or self._faulted(state)) and not busy(state) and no_handshakes(state):
             rounds = rounds - 1 if rounds else 1 + self.clock_back
+            again = Left(dials=2, addresses=min(1, self.start.left.addresses))
             for node in (0, 1):
-                yield from self._dial(state, node, Left(dials=2), rounds, "recovers: dials")
+                yield from self._dial(state, node, again._replace(dials=1), rounds, "recovers: dials")
+                if again.addresses and state.nodes[node].pair.link is None:
+                    yield self._address(state, node, again, rounds, "recovers: dials the address")
 
     def _dial(self, state: State, node: int, left: Left, rounds: int, what: str) -> Iterator[Step]:
         me = state.nodes[node]
@@ -228,20 +161,32 @@ class World:
         if not isinstance(decision, Dial):
             return  # nothing happens, and it costs nothing
         draft = Draft(state)
-        draft.pairs[node] = pair
-        draft.left, draft.rounds = left._replace(dials=left.dials - 1), rounds
+        draft.nodes[node], draft.pairs[node] = me._replace(owes=False), pair
+        draft.left, draft.rounds = left, rounds
         lost = tuple(conn.token for conn in state.conns if not conn.held[node])
         lives = (state.nodes[0].incarnation, state.nodes[1].incarnation)
         draft.conns[token] = Conn(token, node, decision.epoch, decision.attempt, lives, lost=lost)
         draft.send(node, token, "NAME")
-        yield self._step(state, draft, f"{_NAMES[node]} {what}", token, decision)
+        yield self._step(state, draft, f"{NAMES[node]} {what}", token, decision)
+
+    def _address(self, state: State, node: int, left: Left, rounds: int, what: str) -> Step:
+        me, draft = state.nodes[node], Draft(state)
+        token = (me.life * ATTEMPTS + ADDRESSED + me.addressed + 1) * 2 + node
+        draft.nodes[node] = me._replace(addressed=me.addressed + 1)
+        draft.left, draft.rounds = left._replace(addresses=left.addresses - 1), rounds
+        lives = (state.nodes[0].incarnation, state.nodes[1].incarnation)
+        draft.conns[token] = Conn(token, node, 0, 0, lives)
+        draft.send(node, token, "NAME")
+        return self._step(state, draft, f"{NAMES[node]} {what}", token)
 
     def _deliver(self, state: State, conn: Conn, node: int) -> Step:
         message = conn.inbox[node][0]
-        draft, token, pair = _received(state, conn, node), conn.token, state.nodes[node].pair
+        draft, token, pair = received(state, conn, node), conn.token, state.nodes[node].pair
         outcome: Commit | UseLink | Admit | Decline | None = None
         if message == "NAME":
             draft.send(node, token, "CHALLENGE")
+        elif message == "CHALLENGE" and not conn.attempt:
+            draft.send(node, token, "REPLY")
         elif message == "CHALLENGE":
             pair, outcome = self.rule.challenged(pair, token, conn.lives[1 - node], 0.0)
             if isinstance(outcome, Commit):
@@ -249,20 +194,30 @@ class World:
             else:
                 draft.close(node, token)
         elif message == "ACK":
-            pair, outcome = self.rule.acknowledged(pair, _candidate(conn, node))
+            pair, outcome = self.rule.acknowledged(pair, candidate_at(conn, node))
             for loser in outcome.close if isinstance(outcome, Admit) else (token,):
                 draft.close(node, loser)
+            if (
+                self.ends_own
+                and isinstance(outcome, Admit)
+                and pair.own
+                and pair.own.committed_at is not None
+            ):
+                draft.close(node, pair.own.token)
+                pair = self.rule.ended(pair, pair.own.token)
         else:  # REJECT or FIN
+            if message == "REJECT DUPLICATE" and not conn.attempt:
+                draft.nodes[node] = draft.nodes[node]._replace(owes=True)
             pair = self.rule.ended(pair, token)
             draft.close(node, token)
         draft.pairs[node] = pair
-        return self._step(state, draft, f"{_NAMES[node]} receives {message}", token, outcome)
+        return self._step(state, draft, f"{NAMES[node]} receives {message}", token, outcome)
 
     def _proved(self, state: State, conn: Conn, node: int) -> Iterator[Step]:
         what, pair, candidate = (
-            f"{_NAMES[node]} receives REPLY",
+            f"{NAMES[node]} receives REPLY",
             state.nodes[node].pair,
-            _candidate(conn, node),
+            candidate_at(conn, node),
         )
         in_time = self.rule.proved(pair, candidate, 0.0)
         yield self._decided(state, conn, node, in_time, what)
@@ -274,7 +229,7 @@ class World:
 
     def _decided(self, state: State, conn: Conn, node: int, by: tuple[Pair, object], what: str) -> Step:
         pair, decision = by
-        draft, token = _received(state, conn, node), conn.token
+        draft, token = received(state, conn, node), conn.token
         draft.conns[token] = draft.conns[token]._replace(lost=())
         draft.pairs[node] = pair
         if isinstance(decision, Admit):
@@ -285,8 +240,11 @@ class World:
             draft.send(node, token, f"REJECT {decision.code.name}")
             draft.close(node, token)
             link = pair.link.token if pair.link is not None else None
-            if decision.code is RejectCode.DUPLICATE and link in conn.lost:
-                draft.broken = ("I4", f"refused for link {_called(link)}, which its dialer had lost before")
+            # With a dial by address there may be a link and an own dial: ask which of them refused.
+            alone = self.rule.proved(state.nodes[node].pair._replace(own=None), candidate_at(conn, node), 0.0)
+            by_link = isinstance(alone[1], Decline) and decision.code is RejectCode.DUPLICATE
+            if by_link and link in conn.lost:
+                draft.broken = ("I4", f"refused for link {called(link)}, which its dialer had lost before")
             if decision.probe and link in draft.conns and draft.conns[link].dead and state.rounds:
                 draft.conns[link] = draft.conns[link]._replace(probed=True)
         return self._step(state, draft, what, token, decision)
@@ -296,7 +254,7 @@ class World:
         draft.drop(node, conn.token)
         draft.pairs[node] = self.rule.ended(state.nodes[node].pair, conn.token)
         how = "probes, and finds dead," if conn.probed else "notices the death of"
-        return self._step(state, draft, f"{_NAMES[node]} {how}", conn.token)
+        return self._step(state, draft, f"{NAMES[node]} {how}", conn.token)
 
     def _cut(self, state: State, conn: Conn) -> Step:
         draft = Draft(state)
@@ -313,7 +271,7 @@ class World:
                 draft.drop(node, conn.token)
         draft.left = state.left._replace(restarts=state.left.restarts - 1)
         how = "" if direction > 0 else " with its clock gone back"
-        return self._step(state, draft, f"{_NAMES[node]} restarts{how}")
+        return self._step(state, draft, f"{NAMES[node]} restarts{how}")
 
     def _step(
         self, before: State, draft: Draft, what: str, token: int | None = None, outcome: object = None
@@ -324,10 +282,24 @@ class World:
             if broken or old is None or new == old:
                 continue
             if new is not None and not self.clock_back and (new.incarnation or 0) < (old.incarnation or 0):
-                broken = ("I2", f"{_NAMES[node]} replaces its link by one to an older life of the peer")
-            elif not self._faulted(after):
-                broken = ("I3", f"{_NAMES[node]} {'loses' if new is None else 'replaces'} a healthy link")
+                broken = ("I2", f"{NAMES[node]} replaces its link by one to an older life of the peer")
+            elif self._faulted(after) or self._may_go(after, node, old, new):
+                continue
+            else:
+                broken = ("I3", f"{NAMES[node]} {'loses' if new is None else 'replaces'} a healthy link")
         return Step(what, token, outcome, after, broken)
+
+    def _may_go(self, after: State, node: int, old: Candidate, new: Candidate | None) -> bool:
+        """Whether this is how the link of a dial by address may be replaced or lost without faults."""
+        if old.attempt or after.left.addresses == self.start.left.addresses:
+            return False
+        theirs = after.nodes[1 - node].pair.link
+        return (
+            new.rank > old.rank
+            if new is not None
+            else theirs is not None
+            and any(conn.token == theirs.token and "ACK" in conn.inbox[node] for conn in after.conns)
+        )
 
 
 def explore(world: World, *, max_states: int | None = None) -> Result:
@@ -349,52 +321,6 @@ def explore(world: World, *, max_states: int | None = None) -> Result:
     return Result(len(came_from), time.monotonic() - began, not waiting, None)
 
 
-def _put(both: tuple[_T, _T], node: int, value: _T) -> tuple[_T, _T]:
-    return (value, both[1]) if node == 0 else (both[0], value)
-
-
-def _received(state: State, conn: Conn, node: int) -> Draft:
-    draft = Draft(state)
-    draft.conns[conn.token] = conn._replace(inbox=_put(conn.inbox, node, conn.inbox[node][1:]))
-    return draft
-
-
-def _candidate(conn: Conn, node: int) -> Candidate:
-    """The connection as `node` ranks it."""
-    return Candidate(conn.token, conn.lives[1 - node], conn.epoch, conn.initiator == 0, conn.attempt)
-
-
-def _busy(state: State) -> bool:
-    """Whether anything is in flight, or under a probe."""
-    return any(conn.inbox != ((), ()) or conn.probed for conn in state.conns)
-
-
-def _linked(state: State) -> bool:
-    """Whether both hold the same live link between their current lives, and nothing besides."""
-    a, b = state.nodes
-    return len(state.conns) == 1 and all(
-        conn.held == (True, True)
-        and not conn.dead
-        and conn.lives == (a.incarnation, b.incarnation)
-        and a.pair[:2] == (_candidate(conn, 0), None)
-        and b.pair[:2] == (_candidate(conn, 1), None)
-        for conn in state.conns
-    )
-
-
-def _no_handshakes(state: State) -> bool:
-    """Whether every end that is held is its holder's registered link."""
-    links = [node.pair.link.token if node.pair.link else None for node in state.nodes]
-    return all(links[n] == conn.token for conn in state.conns for n in (0, 1) if conn.held[n])
-
-
-def _called(token: int) -> str:
-    """A connection's name: who dialed it, in which attempt; primes count that node's restarts before it."""
-    number, node = divmod(token, 2)
-    life, attempt = divmod(number, ATTEMPTS)
-    return f"{_NAMES[node]}{attempt}" + "'" * life
-
-
 def _trace(world: World, came_from: dict[State, State | None], state: State, last: Step) -> tuple[str, ...]:
     """The steps that led to `state`, and `last`."""
     path = [last]
@@ -405,17 +331,17 @@ def _trace(world: World, came_from: dict[State, State | None], state: State, las
 
 
 def _told(step: Step) -> str:
-    what = step.what if step.token is None else f"{step.what} {_called(step.token)}"
+    what = step.what if step.token is None else f"{step.what} {called(step.token)}"
     if isinstance(step.outcome, Admit):
-        what = ", close ".join([f"{what}: Admit", *map(_called, step.outcome.close)])
+        what = ", close ".join([f"{what}: Admit", *map(called, step.outcome.close)])
     elif step.outcome is not None:
         what += f": {step.outcome}"
     sides = []
-    for name, node in zip(_NAMES, step.state.nodes, strict=True):
+    for name, node in zip(NAMES, step.state.nodes, strict=True):
         link, own = node.pair.link, node.pair.own
-        holds = [f"link {_called(link.token)}"] if link else []
+        holds = [f"link {called(link.token)}"] if link else []
         if own:
-            holds.append(f"{'own' if own.committed_at is None else 'committed'} {_called(own.token)}")
+            holds.append(f"{'own' if own.committed_at is None else 'committed'} {called(own.token)}")
         sides.append(f"{name} {' and '.join(holds) or '-'}")
     return f"{what:<90} | {' | '.join(sides)}"
 
@@ -426,13 +352,26 @@ def _told(step: Step) -> str:
 @click.option("--restarts", type=click.IntRange(0), default=0, help="Of either node, each into a newer life.")
 @click.option("--cuts", type=click.IntRange(0), default=0, help="Of any connection.")
 @click.option("--expiries", type=click.IntRange(0), default=0, help="A living dial outlasts its 3 s.")
+@click.option(
+    "--address-dials", type=click.IntRange(0, 20), default=0, help="By address; not counted in --dials."
+)
+@click.option("--ends-own", is_flag=True, help="Registering a dial by address ends a COMMITTED own dial.")
 @click.option("--clock-back", is_flag=True, help="A restart may also come to an older incarnation.")
 @click.option("--max-states", type=click.IntRange(1), help="Stop after so many states (exit status 2).")
 def main(
-    name: str, dials: int, restarts: int, cuts: int, expiries: int, clock_back: bool, max_states: int | None
+    name: str,
+    dials: int,
+    restarts: int,
+    cuts: int,
+    expiries: int,
+    address_dials: int,
+    ends_own: bool,
+    clock_back: bool,
+    max_states: int | None,
 ) -> None:
     """Explore every interleaving of two nodes within the bounds given; exit status 1 on a violation."""
-    world = World(RULES[name], Left(dials, restarts, cuts, expiries), clock_back=clock_back)
+    left = Left(dials, restarts, cuts, expiries, address_dials)
+    world = World(RULES[name], left, clock_back=clock_back, ends_own=ends_own)
     result = explore(world, max_states=max_states)
     click.echo(f"{name}: {result.states:,} states in {result.seconds:.1f} s")
     if result.violation is not None:

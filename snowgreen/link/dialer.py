@@ -107,8 +107,13 @@ class Dialer:
 
     def _registered(self, session: Session) -> None:
         dial = self._named.get(session.peer)
-        if dial is not None:
-            dial.succeed(session)
+        if dial is None:
+            return
+        if dial.committed and self.endpoint.table.pair(session.peer).own is not None:
+            # A dial by address came first, and the rule has left this one its turn: its REPLY is sent, and
+            # the peer may have taken it for the better link already.
+            return
+        dial.succeed(session)
 
 
 class Dial:

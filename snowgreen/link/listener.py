@@ -237,10 +237,8 @@ class _Inbound:
                 (raw if sock is None else sock).close()
 
     def _report(self, error: LinkError) -> None:
-        if (
-            self.failed is None and not self.withdrew
-        ):  # who proved the cookie and is declined does not count as a failure
-            self.failed = True
+        if self.failed is None and not self.withdrew:
+            self.failed = True  # unlike one who proved the cookie, and is declined for another reason
         self.endpoint.handshake_failed(
             error, claimed=self.claimed, address=_shown(self.address), initiated=False
         )
