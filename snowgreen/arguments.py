@@ -14,18 +14,18 @@ from .errors import ConfigurationError
 from .names import ANY_PEER, Address, NodeName, is_loopback, parse_address, parse_name
 
 
-def target(peer: str) -> NodeName | Address:
+def target(peer: str, *, argument: str = "peer") -> NodeName | Address:
     """A peer to dial: a node name, or a bare ``host:port``."""
     if isinstance(peer, str) and "@" not in peer and ":" in peer:
-        return parse_address(peer, argument="peer")
-    return parse_name(peer, argument="peer")
+        return parse_address(peer, argument=argument)
+    return parse_name(peer, argument=argument)
 
 
-def listed(peers: object) -> Iterable[str]:
-    """A list of names; a single text would be read letter by letter, and is refused."""
+def listed(peers: object) -> Iterable[NodeName | Address]:
+    """A list of peers to dial; a single text would be read letter by letter, and is refused."""
     if isinstance(peers, str | bytes) or not isinstance(peers, Iterable):
         raise ConfigurationError("peers", f"must be a list of names, and is a {type(peers).__name__}")
-    return peers
+    return [target(peer, argument="peers") for peer in peers]
 
 
 def default_name(entropy: Callable[[int], bytes]) -> str:

@@ -85,7 +85,11 @@ class Cookie:
             return "it holds a NUL byte"
         if len(self._value) > MAX_LENGTH:
             return f"it is longer than {MAX_LENGTH} bytes"
-        if len(self._value) < MIN_LENGTH and not weak:
+        if weak:
+            return None
+        if self._value.endswith((b"\n", b"\r")):
+            return "it ends with a line break, and so is another cookie than the same text without; strip it"
+        if len(self._value) < MIN_LENGTH:
             return (
                 f"it is shorter than {MIN_LENGTH} characters and could be guessed; "
                 "make one with `snowgreen cookie --new`, or allow it with Config(allow_weak_cookie=True)"

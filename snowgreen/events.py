@@ -107,7 +107,8 @@ class EventsDropped:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.count} events were dropped: this subscriber reads too slowly"
+        what = "1 event was" if self.count == 1 else f"{self.count} events were"
+        return f"{what} dropped: this subscriber reads too slowly"
 
 
 @dataclass(frozen=True, slots=True)

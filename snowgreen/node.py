@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import errno
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING
 
 from gevent.lock import RLock
 
@@ -24,13 +24,13 @@ from .link.heart import heart
 from .link.keeper import Keeper
 from .link.keyring import Keychain
 from .link.listener import Listener
-from .link.runtime import Runtime, hub_state
+from .link.runtime import Runtime, hub_state, say
+from .link.session import STOPPED, Session
 from .names import Address, parse_name
 from .protocol.frames import Farewell
 from .rotation import Rotation, wrapped_accept
 
-if TYPE_CHECKING:
-    from .link.session import Session
+log = logging.getLogger("snowgreen.node")
 
 
 class Node(Rotation):
@@ -102,7 +102,7 @@ class Node(Rotation):
         self._tls = arguments.checked_tls(
             tls, self._requested, listens=self._bind is not None, classic=bool(classics)
         )
-        self._peers = {str(target): target for target in map(arguments.target, arguments.listed(peers))}
+        self._peers = {str(target): target for target in arguments.listed(peers)}
         self._keychain = Keychain(secret, accepted, weak=weak)
         self._classic = classics
         self._bus = Bus(self._config.event_queue)
@@ -155,6 +155,8 @@ class Node(Rotation):
         for target in self._peers.values():
             self._keeper.keep(target)
         self._forked = False
+        where = f"on {listener.bound}" if listener is not None else "dial-only"
+        say(log, logging.INFO, "%s has started, %s", name, where)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End this life of the node: accept and dial no more, say goodbye to the peers, and close.
@@ -163,6 +165,7 @@ class Node(Rotation):
         all the same. The peers see that the node left, and do not dial it again at once. The subscriptions
         end. A second call does nothing.
         """
+        check_timeout(timeout)
         with self._turn:
             endpoint, dialer, listener, keeper = self._endpoint, self._dialer, self._listener, self._keeper
             if endpoint is None or dialer is None or keeper is None:
@@ -175,12 +178,13 @@ class Node(Rotation):
                 if listener is not None:
                     listener.close()
                 dialer.stop()
-                endpoint.part(_STOPPED, timeout)
+                endpoint.part(STOPPED, timeout)
             finally:
                 heart().remove(endpoint)
                 for session in list(endpoint.table.sessions.values()):
-                    session.close(_STOPPED)
+                    session.close(STOPPED)
                 endpoint.bus.close()
+            say(log, logging.INFO, "%s has stopped", endpoint.name)
 
     def let_go(self) -> None:
         """In a child of a fork, called before anything else: what is open belongs to the parent.
@@ -340,7 +344,6 @@ _FORKED = (
     "this process was forked from the one that started the node, and the links are that one's; "
     "call start() here, too, for a node of this process's own"
 )
-_STOPPED = "this node was stopped"
 
 
 def _reason(error: OSError) -> str:

@@ -258,7 +258,7 @@ def test_start_connect_links_with_a_running_node(cli):
     alice.line(r"snowgreen-\w+@127.0.0.1:0 is up \(accepted, bound\)")
     status, _, err = alice.end(signal.SIGTERM)
     assert (status, err) == (0, "")
-    bob.line(rf"{name} has left: the peer said goodbye: this node was stopped")
+    bob.line(rf"{name} has left: the peer said goodbye: it was stopped")
     status, out, err = bob.end(signal.SIGINT)
     assert (status, err) == (0, "")
     assert out.endswith("stopped by SIGINT\n")
@@ -278,7 +278,7 @@ def test_connect_stay_keeps_the_link_until_interrupted(cli):
     running.end(signal.SIGTERM)
     status, _, err = other.end()
     assert status == 1
-    assert "is closed: the peer said goodbye: this node was stopped" in one_error_line(err)
+    assert "is closed: the peer said goodbye: it was stopped" in one_error_line(err)
 
 
 def test_start_reads_its_cookie_again_at_sighup(cli):
@@ -369,7 +369,7 @@ def test_start_ends_with_its_terminal(cli):
             running.kill()
     status, _, err = staying.end()
     assert status == 1
-    assert "this node was stopped" in one_error_line(err)
+    assert "it was stopped" in one_error_line(err)
 
 
 # Errors

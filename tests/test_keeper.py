@@ -101,8 +101,8 @@ def test_a_goodbye_is_told_from_a_loss(make_node: MakeNode) -> None:
         b.stop()
         down = event_of(events, NodeDown)
         assert not down.lost
-        assert down.reason == "the peer said goodbye: this node was stopped"
-        assert str(down) == f"{down.peer} has left: the peer said goodbye: this node was stopped"
+        assert down.reason == "the peer said goodbye: it was stopped"
+        assert str(down) == f"{down.peer} has left: the peer said goodbye: it was stopped"
         again = make_node(f"b@{address}")
         assert event_of(events, NodeUp).incarnation == again.incarnation
         assert gevent.get_hub().loop.now() - at >= 0.15  # half of rejoin_wait, at the least
@@ -210,7 +210,7 @@ def test_stop_flushes_what_waits_and_is_bounded(make_node: MakeNode) -> None:
     job.get(timeout=5)
     until(lambda: other.closed, "the reader was told")
     assert other.frames_received == 20_001  # every ping, then the goodbye
-    assert "this node was stopped" in other.reason
+    assert "it was stopped" in other.reason
     assert raw.read_message(sock)[4:6] == b"\x40\x01"  # GOODBYE, STOPPING
     sock.close()
 

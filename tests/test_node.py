@@ -329,7 +329,7 @@ def test_a_second_life_is_another_incarnation(make_node: MakeNode) -> None:
     address, incarnation = b.address, b.incarnation
     b.stop()
     until(lambda: first.closed, "a noticed")
-    assert first.reason == "the peer said goodbye: this node was stopped"
+    assert first.reason == "the peer said goodbye: it was stopped"
     b2 = make_node(f"b@{address}")
     second = a.connect(b2.name)
     assert b2.incarnation > incarnation

@@ -46,17 +46,17 @@ def cookie(new: bool, yes: bool, show: bool, only_path: bool, cookie_file: Path 
         _report(cookies.load(path), path, show)
     except FileNotFoundError:
         raise Failure(
-            f"no cookie yet: {path} does not exist; the first node to start makes the one in your config "
-            "directory, and `snowgreen cookie --new` makes one now"
+            f"no cookie yet: {path} does not exist; `snowgreen cookie --new` makes it, with the same "
+            "--cookie-file if you gave one; the first node to start makes the one in your config directory"
         ) from None
 
 
 def _renew(path: Path, yes: bool) -> None:
     exists = os.path.lexists(path)
     if exists and not yes:
-        click.echo(f"{path} exists. Nodes that have the cookie in it will be refused by those that have")
+        click.echo(f"{path} exists. Nodes that do not have the new cookie yet will refuse those that dial")
         try:
-            sure = click.confirm("the new one, until they have it, too. Replace it?", default=False)
+            sure = click.confirm("with it. Replace it?", default=False)
         except click.Abort:  # nobody is there to answer
             click.echo()
             sure = False

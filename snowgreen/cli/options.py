@@ -100,7 +100,7 @@ def parse_peer(text: str) -> NodeName | Address:
     """Check `text` as something that can be dialed, before anything is started for it."""
     if "@" not in text and ":" in text:
         return parse_address(text, argument="peer")
-    return parse_name(text)
+    return parse_name(text, argument="peer")
 
 
 def passing_name(command: str, tls: TLSConfig | None = None) -> str:

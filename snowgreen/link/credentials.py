@@ -109,7 +109,7 @@ class CredentialWatch:
 
     def _tell(self, error: ConfigurationError) -> None:
         event = CertificateProblem(str(error), self._runtime.wall())
-        log.error("%s", event)
+        log.warning("%s", event)
         self._bus.publish(event)
 
     def _load(self) -> Credentials:

@@ -23,7 +23,7 @@ from . import tls
 from .bus import Bus
 from .keyring import Keychain
 from .runtime import HubState, Runtime, say
-from .session import Session
+from .session import REPLACED, Session
 from .table import Table
 
 if TYPE_CHECKING:
@@ -151,11 +151,10 @@ class Endpoint:
         )
         replaced = self.table.install(session)
         if replaced is not None:
-            replaced.close("replaced by a newer link with the same peer")
-        say(log, logging.INFO, "link with %s is up (%s)", session.peer, session.form)
-        self.bus.publish(
-            NodeUp(session.peer, session.incarnation, session.form, initiated, session.connected_at)
-        )
+            replaced.close(REPLACED)
+        event = NodeUp(session.peer, session.incarnation, session.form, initiated, session.connected_at)
+        say(log, logging.INFO, "%s: %s", self.name, event)
+        self.bus.publish(event)
         for told in self.on_registered:
             told(session)
         # Last, so that a link which breaks in this very moment goes down after it came up.
@@ -186,10 +185,9 @@ class Endpoint:
         self.table.ended(session.peer, session.serial)
         self.table.ids.release(session.node_id)
         reason = session.reason or ""
-        say(log, logging.INFO, "link with %s is down: %s", session.peer, reason)
-        self.bus.publish(
-            NodeDown(session.peer, session.incarnation, reason, self.runtime.wall(), session.lost)
-        )
+        event = NodeDown(session.peer, session.incarnation, reason, self.runtime.wall(), session.lost)
+        say(log, logging.INFO, "%s: %s", self.name, event)
+        self.bus.publish(event)
         for told in self.on_ended:
             told(session)
 
@@ -199,7 +197,7 @@ class Endpoint:
         """Say that an attempt to link came to nothing."""
         shown = printable(claimed) if claimed is not None else None
         event = HandshakeFailed(shown, address, initiated, error, self.runtime.wall())
-        say(log, logging.WARNING, "%s", event)
+        say(log, logging.WARNING, "%s: %s", self.name, event)
         self.bus.publish(event)
 
     def _classic_cookie(self, peer: str | None) -> Cookie | None:

@@ -38,13 +38,19 @@ FORGOTTEN = "the cookie that it proved was forgotten here while the handshake wa
 _DECLINED = {
     RejectCode.DUPLICATE: "it has, or is about to have, another link with this node",
     RejectCode.STALE_INCARNATION: (
-        "it has a link with a later life of this node: either this process was replaced, "
-        "or this machine's clock went back; in that case try again in a few seconds"
+        "it has a link with a later life of this node: this process was replaced, another one has the same "
+        "name, or this machine's clock went back; in that last case try again in a few seconds"
     ),
     RejectCode.NAME_NOT_ALLOWED: "its operator does not allow this node's name",
     RejectCode.SHUTTING_DOWN: "it is shutting down",
     RejectCode.CAPABILITIES: "it requires a capability that this node lacks",
 }
+
+# Whether the end or a reset is seen of a connection that is closed unread is a matter of chance.
+_AT_THE_DOOR = (
+    "a node does so too when this address connects too often, or has too many handshakes under way "
+    "(on a network of your own, Limits.trusted() on the other node allows more)"
+)
 
 # Reasons, in OpenSSL's words, that mean plain text where TLS was expected.
 _NOT_TLS = {
@@ -138,9 +144,7 @@ def securing(error: OSError, peer: str | None) -> LinkError:
         reason = error.reason or ""
         if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":
             return TLSError(
-                "the other end closed the connection during the TLS handshake; a node does so too when this "
-                "address connects too often, or has too many handshakes under way",
-                peer=peer,
+                f"the other end closed the connection during the TLS handshake; {_AT_THE_DOOR}", peer=peer
             )
         if reason in _NOT_TLS:
             return NotTLSError("the other end does not speak TLS", peer=peer)
@@ -149,7 +153,9 @@ def securing(error: OSError, peer: str | None) -> LinkError:
         if reason in ("NO_APPLICATION_PROTOCOL", "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"):
             return TLSError("the other end does not agree on the application protocol snowgreen/1", peer=peer)
         return TLSError(f"the TLS handshake failed: {reason or 'for an unnamed reason'}", peer=peer)
-    return TLSError(f"the connection was lost during the TLS handshake ({_named(error)})", peer=peer)
+    return TLSError(
+        f"the connection was lost during the TLS handshake ({_named(error)}); {_AT_THE_DOOR}", peer=peer
+    )
 
 
 def reading(error: OSError) -> str:

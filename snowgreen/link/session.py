@@ -38,6 +38,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("snowgreen.session")
 
 _READ = 1
+#: Our usual reasons as the peer is to hear them: what "this node" is depends on who reads it.
+STOPPED = "this node was stopped"
+CLOSED = "closed by this node"
+REPLACED = "replaced by a newer link with the same peer"
+_TO_THE_PEER = {
+    STOPPED: "it was stopped",
+    CLOSED: "it closed the link",
+    REPLACED: "it has a newer link with this node",
+}
 #: Multiples of it, taken modulo 1, spread evenly however many there are.
 _GOLDEN = 0.6180339887498949
 
@@ -217,12 +226,12 @@ class Session:
         assert rtt is not None  # noqa: S101  # ready, and no exception: it is what _ponged set
         return rtt
 
-    def close(self, reason: str = "closed by this node") -> None:
+    def close(self, reason: str = CLOSED) -> None:
         """End the session at once: send what can be sent, say goodbye, close. A second call does nothing.
 
         :param reason: what :attr:`reason` and ``NodeDown`` will say, here and in the peer's words there.
         """
-        self.leave(Farewell.CLOSING, str(reason or "closed by this node"))
+        self.leave(Farewell.CLOSING, str(reason or CLOSED))
 
     def __repr__(self) -> str:
         way = "dialed" if self.initiated else "accepted"
@@ -385,7 +394,7 @@ class Session:
         """Queue a GOODBYE; False if the peer would not understand it."""
         known = bool(self._capabilities & Capability.GOODBYE)
         if known and self._parting is None:
-            self._outbox.post(frames.encode_goodbye(farewell, reason))
+            self._outbox.post(frames.encode_goodbye(farewell, _TO_THE_PEER.get(reason, reason)))
         return known
 
     def _send_ping(self, waiter: AsyncResult[float] | None) -> int:

@@ -223,5 +223,5 @@ def test_sigterm_says_goodbye() -> None:
         started.send_signal(signal.SIGTERM)
         assert started.wait(timeout=15) == 0
         down = a.expect("NodeDown", timeout=SOON)
-        assert "said goodbye: this node was stopped" in down["reason"]
+        assert "said goodbye: it was stopped" in down["reason"]
         started.stdout.close()

@@ -107,7 +107,8 @@ class Board:
                 way = "dialed" if report.initiated else "accepted"
                 return f"{way} {other}, incarnation {life(report.incarnation)}: the link is up"
             case Kind.DOWN:
-                return f"lost {other}, incarnation {life(report.incarnation)}: {report.text}"
+                verb = "lost" if report.lost else "saw the end of its link with"
+                return f"{verb} {other}, incarnation {life(report.incarnation)}: {report.text}"
             case Kind.FAILED if report.initiated:
                 return f"was refused by {other} ({report.error}): {report.text}"
             case Kind.FAILED:

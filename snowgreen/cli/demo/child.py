@@ -96,6 +96,7 @@ def _report(event: Event) -> Report:
                 at=event.at,
                 peer=event.peer,
                 incarnation=event.incarnation,
+                lost=event.lost,
                 text=event.reason,
             )
         case HandshakeFailed():

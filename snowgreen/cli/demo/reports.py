@@ -43,6 +43,8 @@ class Report:
     peer: str = ""
     incarnation: int | None = None
     initiated: bool = False
+    #: Of a link that ended: whether nobody meant it to.
+    lost: bool = True
     error: str = ""
     text: str = ""
     seconds: float = 0.0
