@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import gevent
 
+from .. import arguments
 from ..certificates import TLSConfig
 from ..errors import OutboxFull, PingTimeout, SessionClosed
 from ..link.session import Session
@@ -18,7 +19,6 @@ from .options import (
     cookie_file_option,
     fact,
     find_cookie,
-    parse_peer,
     passing_name,
     print_event,
     seconds_option,
@@ -149,6 +149,6 @@ def _paced(count: int, interval: float) -> Iterator[int]:
 
 
 def _passing_node(command: str, peer: str, cookie_file: Path | None, tls: TLSConfig | None) -> Node:
-    parse_peer(peer)  # before a cookie file may be made for nothing
+    arguments.target(peer)  # before a cookie file may be made for nothing
     name = passing_name(command, tls)
     return Node(name, cookie=find_cookie(cookie_file), listen=False, tls=tls)

@@ -18,7 +18,6 @@ from ..certificates import TLSConfig
 from ..cookie import Cookie
 from ..errors import CookieError
 from ..events import Event, HandshakeFailed, NodeDown, NodeUp
-from ..names import Address, NodeName, parse_address, parse_name
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -94,13 +93,6 @@ def _file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = click.option(option, metavar="FILE", help=about)(command)
     return command
-
-
-def parse_peer(text: str) -> NodeName | Address:
-    """Check `text` as something that can be dialed, before anything is started for it."""
-    if "@" not in text and ":" in text:
-        return parse_address(text, argument="peer")
-    return parse_name(text, argument="peer")
 
 
 def passing_name(command: str, tls: TLSConfig | None = None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .. import arguments
 from ..certificates import TLSConfig
 from ..config import Config
 from ..errors import ConfigurationError, SnowgreenError
@@ -17,7 +18,6 @@ from .options import (
     cookie_file_option,
     fact,
     find_cookie,
-    parse_peer,
     passing_name,
     print_event,
     seconds_option,
@@ -130,7 +130,7 @@ def _check_listen(name: NodeName, listen: str | None, no_listen: bool) -> None:
 
 
 def _check_peer(peer: str, name: NodeName) -> None:
-    target = parse_peer(peer)
+    target = arguments.target(peer)
     address = target if isinstance(target, Address) else target.address
     if address.port == 0:
         raise ConfigurationError("--connect", f"{peer} only dials and cannot be dialed: its port is 0")

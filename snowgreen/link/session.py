@@ -160,9 +160,8 @@ class Session:
         self._parting: str | None = None
         self._capabilities = peer.capabilities
         self._spread = serial * _GOLDEN % 1.0
-        loop = owner.hub.loop
-        self._read_watcher = loop.io(sock.fileno(), _READ)
-        self._outbox = Outbox(sock, loop, owner.config.limits, self._flush)
+        self._read_watcher = owner.hub.loop.io(sock.fileno(), _READ)
+        self._outbox = Outbox(sock, owner.hub.loop, owner.config.limits, self._flush)
 
     # What a user sees.
 

@@ -34,7 +34,7 @@ def pack(payload: bytes) -> bytes:
 
 def lp(value: bytes) -> bytes:
     """``LP(x)`` of the specification: the length-prefixed form that proofs are computed over."""
-    return _U32.pack(len(value)) + value
+    return pack(value)
 
 
 class Decoder:
