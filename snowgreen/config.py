@@ -60,7 +60,7 @@ class Limits(_Checked):
     """How much peers may cost. ``Limits()`` is for a port that strangers can reach.
 
     :meth:`trusted` is the profile for a network, or a machine, where many honest nodes share an address.
-    Single values can be changed in either: ``Limits(pending=256)``, ``Limits.trusted(max_frame=65536)``.
+    Single values can be changed in either: ``Limits(pending=256)``, ``Limits.trusted(pending=256)``.
     """
 
     #: Seconds for TLS alone, from accept or TCP connect; a total, whatever trickles in meanwhile.
@@ -80,15 +80,25 @@ class Limits(_Checked):
     connections_per_second: float = _rate(20.0)
     #: New connections from one source at once, after a quiet time.
     connections_burst: int = _count(40, "connections", 1, 1_000_000)
-    #: Bytes in one frame after the handshake. 16 MiB is the protocol's own bound.
-    max_frame: int = _count(16 * MIB, "bytes", 1024, 16 * MIB)
+    #: Bytes in one frame after the handshake. 16 MiB is the protocol's own bound; what is larger comes in
+    #: fragments, which always fit.
+    max_frame: int = _count(16 * MIB, "bytes", 128 * 1024, 16 * MIB)
+    #: Bytes in the encoded body of one message, call or result.
+    max_message: int = _count(128 * MIB, "bytes", 1024, 1024 * MIB)
+    #: How deep a body without a type may nest.
+    max_depth: int = _count(64, "levels", 1, 500)
     #: Seconds a peer may pause inside one frame before the link is given up.
     frame_timeout: float = _seconds(30.0)
     #: Bytes that wait for one peer to read before senders wait.
     outbox_bytes: int = _count(8 * MIB, "bytes", 1024, 1024 * MIB)
     #: Frames that wait for one peer to read before senders wait.
     outbox_frames: int = _count(10_000, "frames", 16, 10_000_000)
-    #: Dials to kept peers in progress at once, so that a return of all does not become a storm.
+    #: Calls of peers that are worked on at once, shared among them; beyond, callers wait.
+    handlers: int = _count(1024, "calls", 1, 1_000_000)
+    #: Nodes that a mesh remembers. Those that cannot be reached are forgotten first.
+    known_peers: int = _count(1024, "nodes", 1, 60_000)
+    #: Dials to kept peers in progress at once, so that a return of all does not become a storm; and as many
+    #: to nodes that the mesh has learnt of.
     dials: int = _count(4, "dials", 1, 10_000)
     #: Peers whose dial history (two counters) is remembered after their link ended.
     remembered_peers: int = _count(4096, "peers", 16, 1_000_000)
@@ -132,6 +142,12 @@ class Config(_Checked):
     redial_ceiling: float = _seconds(60.0)
     #: Seconds, about, after which a kept peer that said goodbye is dialed again.
     rejoin_wait: float = _seconds(10.0, low=0.01)
+    #: Messages that a mailbox holds, unless it is made with another figure.
+    mailbox_size: int = _count(4096, "messages", 1, 10_000_000)
+    #: Bytes of messages that a mailbox holds, unless it is made with another figure.
+    mailbox_bytes: int = _count(16 * MIB, "bytes", 1024, 1024 * MIB)
+    #: Seconds for which a mesh goes on dialing a node that it has lost.
+    mesh_patience: float = _seconds(600.0)
     #: Events kept for a subscriber that does not read; beyond, the oldest are dropped and counted.
     event_queue: int = _count(1024, "events", 1, 10_000_000)
     #: Accept a cookie of fewer than 16 characters: it can be guessed, and with it the whole cluster.

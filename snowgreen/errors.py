@@ -19,16 +19,30 @@
     │   ├── NameMismatch            dialed one node, met another
     │   ├── SelfLinkError           dialed oneself
     │   └── Rejected                the peer declined; see ``code``
-    └── SessionError                a live session could not do what was asked
-        ├── SessionClosed           it has ended; see ``reason``
-        ├── PingTimeout             no answer in time (also a TimeoutError)
-        └── OutboxFull              the peer does not read fast enough (also a TimeoutError)
+    ├── SessionError                a live session could not do what was asked
+    │   ├── SessionClosed           it has ended; see ``reason``
+    │   ├── PingTimeout             no answer in time (also a TimeoutError)
+    │   └── OutboxFull              the peer does not read fast enough (also a TimeoutError)
+    └── MessagingError              a message or call did not come about
+        ├── PayloadError            a body that cannot be encoded, or is not what its reader wants
+        │   └── PayloadTooLarge     more bytes than the limit here, or there
+        ├── SendTimeout             no room on the link, or in the mailbox, in time (also a TimeoutError)
+        ├── UnknownMailbox          the peer has no mailbox of that name, or has closed it
+        ├── MailboxFull             ... has one that is full, and that says so rather than wait
+        ├── MailboxClosed           a mailbox of this node was closed
+        ├── MailboxEmpty            no message came in time (also a TimeoutError and a queue.Empty)
+        ├── Unsupported             the peer is of a kind, or version, that cannot do this
+        └── CallError               a call failed; see ``peer`` and ``handler``
+            ├── CallTimeout         its deadline passed (also a TimeoutError)
+            ├── UnknownHandler      the peer has no handler of that name
+            └── RemoteError         the handler raised; see ``kind`` and ``text``
 
 Messages never hold a secret nor bytes as a peer sent them; what a peer claims is escaped and cut.
 """
 
 from __future__ import annotations
 
+from queue import Empty
 from typing import Any
 
 
@@ -164,3 +178,93 @@ class PingTimeout(SessionError, TimeoutError):
 
 class OutboxFull(SessionError, TimeoutError):
     """The outbox stayed full for as long as the sender would wait."""
+
+
+class MessagingError(SnowgreenError):
+    """A message was not sent or received, or a call failed."""
+
+
+class PayloadError(MessagingError):
+    """A body cannot be encoded or decoded, nests too deep, or is not of the type its reader wants."""
+
+
+class PayloadTooLarge(PayloadError):
+    """An encoded body has more bytes than this node sends, or than its receiver takes."""
+
+
+class SendTimeout(MessagingError, TimeoutError):
+    """A message was not sent, because the link or the mailbox had no room for it in time."""
+
+
+class UnknownMailbox(MessagingError):
+    """There is no such mailbox, or no longer.
+
+    :ivar peer: the node that was asked.
+    :ivar mailbox: its name.
+    """
+
+    def __init__(self, peer: str, mailbox: str, problem: str = "there is none of that name") -> None:
+        super().__init__(f"the mailbox {mailbox!r} of {peer}: {problem}")
+        self.peer = peer
+        self.mailbox = mailbox
+
+
+class MailboxFull(MessagingError):
+    """The mailbox takes no more, and was made to say so (``full="error"``).
+
+    :ivar peer: the node it is on.
+    :ivar mailbox: its name.
+    """
+
+    def __init__(self, peer: str, mailbox: str) -> None:
+        super().__init__(f"the mailbox {mailbox!r} of {peer} is full")
+        self.peer = peer
+        self.mailbox = mailbox
+
+
+class MailboxClosed(MessagingError):
+    """The mailbox was closed, or its node stopped, and what it held has been read."""
+
+
+class MailboxEmpty(MessagingError, Empty, TimeoutError):
+    """No message came within the time that the reader would wait."""
+
+
+class Unsupported(MessagingError):
+    """The peer cannot do what was asked: it is a classic node, or one of an earlier version."""
+
+
+class CallError(MessagingError):
+    """A call failed.
+
+    :ivar peer: the node that was called.
+    :ivar handler: the name of the handler.
+    """
+
+    def __init__(self, peer: str, handler: str, problem: str) -> None:
+        super().__init__(f"{handler!r} on {peer}: {problem}")
+        self.peer = peer
+        self.handler = handler
+        self.problem = problem
+
+
+class CallTimeout(CallError, TimeoutError):
+    """The deadline of the call passed. Its handler is ended, too, if it had begun."""
+
+
+class UnknownHandler(CallError):
+    """The peer has no handler of that name."""
+
+
+class RemoteError(CallError):
+    """The handler raised an exception, of which the name and the text have crossed the link.
+
+    :ivar kind: the name of the exception's type there, such as ``"ValueError"``.
+    :ivar text: its text, at most 1,024 bytes of it, as the peer sent it.
+    """
+
+    def __init__(self, peer: str, handler: str, kind: str, text: str) -> None:
+        shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+        super().__init__(peer, handler, f"it raised {kind}: {shown}" if shown else f"it raised {kind}")
+        self.kind = kind
+        self.text = text

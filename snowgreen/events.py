@@ -130,6 +130,48 @@ class ConnectionsRefused:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class MessagesDropped:
+    """Messages were sent, and not delivered to anybody. Told on both sides of the link."""
+
+    #: The other node.
+    peer: str
+    #: The mailbox, or the topic, they were for.
+    mailbox: str
+    #: How many.
+    count: int
+    #: Why, in words.
+    reason: str
+    #: True if this node sent them, False if the mailbox is this node's.
+    sent: bool
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        what = "1 message" if self.count == 1 else f"{self.count} messages"
+        were = "was" if self.count == 1 else "were"
+        way = f"to {self.peer} for" if self.sent else f"from {self.peer} to"
+        return f"{what} {way} {self.mailbox!r} {were} not delivered: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerListRefused:
+    """A list of nodes that a peer sent for the mesh was refused, or some of its names were."""
+
+    #: Who sent it.
+    peer: str
+    #: How many names were refused.
+    count: int
+    #: Why, in words.
+    problem: str
+    #: Wall-clock time, seconds since the epoch.
+    at: float
+
+    def __str__(self) -> str:
+        what = "1 name" if self.count == 1 else f"{self.count} names"
+        return f"{what} in the peer list of {self.peer} refused: {self.problem}"
+
+
 Event: TypeAlias = (
     NodeUp
     | NodeDown
@@ -137,5 +179,7 @@ Event: TypeAlias = (
     | ConnectionsRefused
     | LoopStalled
     | CertificateProblem
+    | MessagesDropped
+    | PeerListRefused
     | EventsDropped
 )

@@ -90,7 +90,9 @@ def test_a_number_beyond_every_float_is_refused_like_any_other(value):
 
 def test_the_message_tells_the_range_in_full_digits():
     """A user can type back the limit that the message names."""
-    with pytest.raises(ConfigurationError, match=r"^max_frame: must be from 1024 to 16777216 bytes, not 1$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^max_frame: must be from 131072 to 16777216 bytes, not 1$"
+    ):
         Limits(max_frame=1)
 
 
@@ -102,7 +104,7 @@ def test_the_weak_switch_is_a_truth_value(value):
     assert caught.value.argument == "allow_weak_cookie"
 
 
-@pytest.mark.parametrize("value", [None, {}, {"max_frame": 2048}, Limits])
+@pytest.mark.parametrize("value", [None, {}, {"max_frame": 2**18}, Limits])
 def test_limits_are_limits(value):
     """A dict or the class itself is refused by its type's name."""
     with pytest.raises(ConfigurationError, match=f"must be a Limits, not {type(value).__name__}"):
@@ -132,8 +134,8 @@ def test_replace_checks_again():
 
 def test_values_compare_hash_and_pickle_by_content():
     """Equal settings are equal, usable as keys, and come back from a pickle the same."""
-    one = Config(heartbeat_interval=10, limits=Limits(max_frame=2048))
-    other = Config(heartbeat_interval=10, limits=Limits(max_frame=2048))
+    one = Config(heartbeat_interval=10, limits=Limits(max_frame=2**18))
+    other = Config(heartbeat_interval=10, limits=Limits(max_frame=2**18))
     assert one == other != Config()
     assert hash(one) == hash(other)
     assert pickle.loads(pickle.dumps(one)) == one

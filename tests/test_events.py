@@ -14,8 +14,10 @@ from snowgreen.events import (
     EventsDropped,
     HandshakeFailed,
     LoopStalled,
+    MessagesDropped,
     NodeDown,
     NodeUp,
+    PeerListRefused,
 )
 
 ERROR = AuthenticationError("the cookies differ", peer="bob@h:1")
@@ -39,6 +41,16 @@ EVENTS = [
         CertificateProblem("tls.key: /k does not exist", 1.5),
         "the renewed certificate cannot be used, and the former one stays in force: tls.key: /k does not exist",
     ),
+    (
+        MessagesDropped("bob@h:1", "jobs", 3, "it is full", True, 1.5),
+        "3 messages to bob@h:1 for 'jobs' were not delivered: it is full",
+    ),
+    (
+        MessagesDropped("bob@h:1", "jobs", 1, "it is full", False, 1.5),
+        "1 message from bob@h:1 to 'jobs' was not delivered: it is full",
+    ),
+    (PeerListRefused("bob@h:1", 2, "odd", 1.5), "2 names in the peer list of bob@h:1 refused: odd"),
+    (PeerListRefused("bob@h:1", 1, "odd", 1.5), "1 name in the peer list of bob@h:1 refused: odd"),
     (EventsDropped(3), "3 events were dropped: this subscriber reads too slowly"),
 ]
 every_event = pytest.mark.parametrize(("event", "text"), EVENTS)
