@@ -54,8 +54,12 @@ from .events import (
     NodeUp,
     PeerListRefused,
 )
-from .link.bus import Subscription
+from .link.bus import Monitor, Subscription
 from .link.session import Session
+from .messaging.calls import Call, current_call
+from .messaging.codec import Codec
+from .messaging.groups import Broadcast
+from .messaging.mailbox import Mailbox, Message
 from .node import Node
 from .protocol.messages import RejectCode
 
@@ -64,10 +68,13 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "AuthenticationError",
+    "Broadcast",
+    "Call",
     "CallError",
     "CallTimeout",
     "CertificateError",
     "CertificateProblem",
+    "Codec",
     "Config",
     "ConfigurationError",
     "ConnectionsRefused",
@@ -81,11 +88,14 @@ __all__ = [
     "LinkError",
     "LinkTimeout",
     "LoopStalled",
+    "Mailbox",
     "MailboxClosed",
     "MailboxEmpty",
     "MailboxFull",
+    "Message",
     "MessagesDropped",
     "MessagingError",
+    "Monitor",
     "NameMismatch",
     "Node",
     "NodeDown",
@@ -116,4 +126,5 @@ __all__ = [
     "Unreachable",
     "Unsupported",
     "__version__",
+    "current_call",
 ]

@@ -6,11 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from . import certificates
 from .certificates import TLSConfig
 from .cookie import Cookie, wrapped
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InvalidName
 from .names import ANY_PEER, Address, NodeName, is_loopback, parse_address, parse_name
 
 
@@ -21,11 +22,26 @@ def target(peer: str, *, argument: str = "peer") -> NodeName | Address:
     return parse_name(peer, argument=argument)
 
 
+def named(peer: str, *, wanted_by: str) -> NodeName:
+    """A peer by its name, for what cannot do with an address."""
+    if isinstance(found := target(peer), Address):
+        raise InvalidName(
+            "peer",
+            f"'{found}' is an address, and {wanted_by} needs a name: name@{found}, as the node announces it",
+        )
+    return found
+
+
+def items(values: object, argument: str) -> Iterable[Any]:
+    """A list of names; a single text would be read letter by letter, and is refused."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ConfigurationError(argument, f"must be a list of names, and is a {type(values).__name__}")
+    return values
+
+
 def listed(peers: object) -> Iterable[NodeName | Address]:
-    """A list of peers to dial; a single text would be read letter by letter, and is refused."""
-    if isinstance(peers, str | bytes) or not isinstance(peers, Iterable):
-        raise ConfigurationError("peers", f"must be a list of names, and is a {type(peers).__name__}")
-    return [target(peer, argument="peers") for peer in peers]
+    """A list of peers to dial."""
+    return [target(peer, argument="peers") for peer in items(peers, "peers")]
 
 
 def default_name(entropy: Callable[[int], bytes]) -> str:

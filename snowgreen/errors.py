@@ -15,7 +15,7 @@
     │   │   └── CertificateError    no certificate of the operator's CA, or not for that name
     │   ├── AuthenticationError     one side could not prove the cookie
     │   ├── ProtocolError           a message broke the protocol
-    │   ├── PolicyError             the form of handshake is not allowed here or there
+    │   ├── PolicyError             the form of handshake, or the peer, is not allowed
     │   ├── NameMismatch            dialed one node, met another
     │   ├── SelfLinkError           dialed oneself
     │   └── Rejected                the peer declined; see ``code``
@@ -134,7 +134,7 @@ class ProtocolError(LinkError):
 
 
 class PolicyError(LinkError):
-    """One side requires the bound handshake and the other offered the classic form only."""
+    """The form of handshake is not allowed on one side, or ``allow`` here does not have the dialed node."""
 
 
 class NameMismatch(LinkError):

@@ -11,12 +11,13 @@ from types import MappingProxyType, TracebackType
 from gevent.lock import RLock
 
 from . import arguments, forks
+from .allowing import AllowList
 from .certificates import TLSConfig
 from .config import Config, check_timeout
 from .cookie import Cookie, wrapped
 from .errors import ConfigurationError, NodeStateError
 from .link import tls
-from .link.bus import Bus, Subscription
+from .link.bus import Bus, Monitor, Subscription
 from .link.credentials import CredentialWatch
 from .link.dialer import Dialer
 from .link.endpoint import Endpoint
@@ -26,6 +27,9 @@ from .link.keyring import Keychain
 from .link.listener import Listener
 from .link.runtime import Runtime, hub_state, say
 from .link.session import STOPPED, Session
+from .mesh import Mesher
+from .messaging.codec import Codec
+from .messaging.facade import Messaging
 from .names import Address, parse_name
 from .protocol.frames import Farewell
 from .rotation import Rotation, wrapped_accept
@@ -33,7 +37,7 @@ from .rotation import Rotation, wrapped_accept
 log = logging.getLogger("snowgreen.node")
 
 
-class Node(Rotation):
+class Node(Rotation, Messaging):
     """This process, or a part of it, as a named node.
 
     :param name: ``name@host`` or ``name@host:port``. Port 0 takes a free one, and :attr:`name` then
@@ -48,11 +52,19 @@ class Node(Rotation):
         is a loopback one; a name with any other host needs the choice to be made here.
     :param peers: names, or ``host:port``, of peers to keep a link with: see :meth:`keep`. The node's own
         name among them does no harm, so that all nodes can be given the same list.
+    :param allow: the only peers to link with, whoever dials: node names; ``*@host`` or ``*@host:port`` for
+        any name there; ``name@*`` for that name anywhere. Default: every node that proves the cookie. It goes
+        by what a peer calls itself, and who has the cookie can take any name, unless there is ``tls``.
     :param config: times and limits.
     :param classic: peers allowed to use the classic handshake, which a man in the middle can take
         over: ``{"snow@127.0.0.1:9000": "a cookie of its own"}``, or ``"*"`` as the name for any peer.
     :param tls: the operator's CA and this node's certificate of it. Links are then made only with nodes that
         have one, too, each for its own name; the default for `name` is the one in the certificate.
+    :param mesh: with ``mesh=True``, tells the peers it links with whom else it is linked with, and dials
+        those that they tell of. Default False: a hub of thousands should not make them all dial each other
+        unasked.
+    :param codec: what encodes the bodies that are not bytes: see :class:`snowgreen.Codec`; give the same to
+        all nodes. Default: MessagePack.
     :raises ConfigurationError: naming the argument that cannot be used.
 
     Nothing is opened before :meth:`start`. A node belongs to the thread (the gevent hub) it was
@@ -64,6 +76,7 @@ class Node(Rotation):
     _dialer: Dialer | None = None
     _listener: Listener | None = None
     _keeper: Keeper | None = None
+    _mesher: Mesher | None = None
     _forked = False
 
     def __init__(
@@ -74,9 +87,12 @@ class Node(Rotation):
         accept: Sequence[str | bytes | Cookie] = (),
         listen: str | bool | None = None,
         peers: Iterable[str] = (),
+        allow: Iterable[str] | None = None,
         config: Config | None = None,
         classic: Mapping[str, str | bytes | Cookie] | None = None,
         tls: TLSConfig | None = None,
+        mesh: bool = False,
+        codec: Codec | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         # Secrets first, and unnamed at once: an error below must not show them in its traceback.
@@ -92,6 +108,9 @@ class Node(Rotation):
             raise ConfigurationError("config", f"must be a snowgreen.Config, not {type(config).__name__}")
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ConfigurationError("runtime", f"must be a Runtime, not {type(runtime).__name__}")
+        if not isinstance(mesh, bool):
+            raise ConfigurationError("mesh", f"must be True or False, not {type(mesh).__name__}")
+        self._mesh = mesh
         self._config = config or Config()
         self._runtime = runtime or Runtime()
         self._requested = arguments.requested_name(name, tls, self._runtime.entropy)
@@ -103,6 +122,8 @@ class Node(Rotation):
             tls, self._requested, listens=self._bind is not None, classic=bool(classics)
         )
         self._peers = {str(target): target for target in arguments.listed(peers)}
+        self._allow = AllowList(allow)
+        self._allow.check(self._peers.values(), "peers", self._requested.text)
         self._keychain = Keychain(secret, accepted, weak=weak)
         self._classic = classics
         self._bus = Bus(self._config.event_queue)
@@ -110,6 +131,7 @@ class Node(Rotation):
         #: Peer name → live session: read-only, and always as it is now.
         self.sessions: Mapping[str, Session] = MappingProxyType(self._sessions)
         self._turn = RLock()  # of those who start and stop it: both wait in the middle
+        self._prepare_messaging(codec)
         forks.watch(self)
 
     # Life.
@@ -146,9 +168,15 @@ class Node(Rotation):
             bus=self._bus,
             sessions=self._sessions,
             client_end=tls.client_end if watch is None else watch.client_end,
+            allows=self._allow.allows,
         )
         self._endpoint, self._dialer, self._listener = endpoint, Dialer(endpoint), listener
         self._keeper = Keeper(endpoint, self._dialer, set() if listener is None else listener.configured)
+        self._begin_messaging(endpoint, self._dialer)
+        if self._mesh:
+            self._mesher = Mesher(
+                endpoint, self._dialer, lambda name: name not in endpoint.left and endpoint.allows(name)
+            )
         heart().add(endpoint)
         if listener is not None:
             listener.serve(endpoint)
@@ -171,13 +199,17 @@ class Node(Rotation):
             if endpoint is None or dialer is None or keeper is None:
                 return
             self._endpoint = self._dialer = self._listener = self._keeper = None
+            mesher, self._mesher = self._mesher, None
             self._bus = Bus(self._config.event_queue)  # each life ends its own subscriptions
             endpoint.stopped = True
             try:
                 keeper.stop()
+                if mesher is not None:
+                    mesher.stop()
                 if listener is not None:
                     listener.close()
                 dialer.stop()
+                self._end_messaging()
                 endpoint.part(STOPPED, timeout)
             finally:
                 heart().remove(endpoint)
@@ -198,11 +230,15 @@ class Node(Rotation):
         inherited, self._bus = self._bus, Bus(self._config.event_queue)
         inherited.close()
         self._turn = RLock()  # whoever held it runs in the parent
+        self._forget_messaging()
         if endpoint is None or dialer is None or keeper is None:
             return
         self._endpoint = self._dialer = self._listener = self._keeper = None
+        mesher, self._mesher = self._mesher, None
         self._forked = endpoint.stopped = True
         keeper.stop()
+        if mesher is not None:
+            mesher.stop()
         if listener is not None:
             listener.close()
         dialer.let_go()
@@ -230,7 +266,7 @@ class Node(Rotation):
         :raises NotTLSError, TLSError: what answers does not speak TLS, or not as a node does.
         :raises CertificateError: with ``tls`` on either side, a certificate is missing, or for another name.
         :raises AuthenticationError: the two nodes have different cookies; both say so.
-        :raises PolicyError: the two sides allow no common form of handshake.
+        :raises PolicyError: the two sides allow no common form of handshake, or ``allow`` has not that name.
         :raises NameMismatch: another node than the one named answers.
         :raises SelfLinkError: it is this node.
         :raises ProtocolError: what answers breaks the protocol.
@@ -254,8 +290,10 @@ class Node(Rotation):
 
         :param peer: a node name, or ``host:port`` to learn the name from whoever answers there.
         :raises InvalidName: `peer` is neither.
+        :raises ConfigurationError: ``allow`` has not that name.
         """
         target = arguments.target(peer)
+        self._allow.check([target], "peer", self.name)
         self._peers[str(target)] = target
         if self._keeper is not None and self._endpoint is not None:
             self._endpoint.left.discard(str(target))
@@ -275,6 +313,8 @@ class Node(Rotation):
             return
         name = self._keeper.leave(key) or key
         self._endpoint.left.add(name)
+        if self._mesher is not None:
+            self._mesher.leave(name)
         session = self._endpoint.table.sessions.get(name)
         if session is not None:
             session.leave(Farewell.LEAVING, f"{self.name} left")
@@ -287,6 +327,17 @@ class Node(Rotation):
     def subscribe(self) -> Subscription:
         """The node's events from now on: see ``snowgreen.Event`` for their kinds."""
         return self._bus.subscribe()
+
+    def monitor(self, peer: str) -> Monitor:
+        """The ups and downs of `peer`, of which none is missed: see :class:`~snowgreen.Monitor`.
+
+        It begins with the NodeUp of the present link, if there is one. Before :meth:`start`, it is for the
+        life that follows. It dials nobody: :meth:`keep` does.
+
+        :param peer: its node name, as it announces it.
+        :raises InvalidName: `peer` is none. A ``host:port`` will not do: who answers there may change.
+        """
+        return self._bus.monitor(arguments.named(peer, wanted_by="a monitor").text)
 
     # Identity.
 

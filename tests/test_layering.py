@@ -50,6 +50,7 @@ def floor(module: str) -> int:
         "messaging": 3,
         "mesh": 3,
         "rotation": 4,
+        "allowing": 4,
         "arguments": 4,
         "forks": 4,
         "node": 4,

@@ -13,7 +13,7 @@ import snowgreen
 from snowgreen import cookie, names
 from snowgreen.config import Config, Limits
 from snowgreen.link import converse, heart, table, tls
-from snowgreen.protocol import admission, keys, messages, pairing, wire
+from snowgreen.protocol import admission, fragments, keys, lanes, mail, messages, pairing, wire
 from snowgreen.protocol.frames import MAX_REASON, Capability, Farewell, FrameTag
 from snowgreen.protocol.keys import LinkKeys
 from snowgreen.protocol.messages import RejectCode, Tag
@@ -94,7 +94,7 @@ def test_the_codes_called_reserved_are_those_that_nothing_sends() -> None:
 def test_every_frame_tag_is_allocated_once() -> None:
     """The tags in use are the code's, and the range shared with Snow is whole and reserved."""
     rows = TABLES["Tag | Name | Body | "]
-    own = sorted(tag.value for tag in FrameTag if tag < 0xF0)
+    own = sorted(tag.value for tag in FrameTag if 0x1F <= tag < 0xF0)
     assert [int(tag, 16) for tag, *_ in rows] == [*range(0x10, 0x1F), *own, 0xF0, 0xF1]
     assert all(0x40 <= tag < 0xF0 for tag in own)
     in_use = {name: int(tag, 16) for tag, name, _, state in rows if state == "in use"}
@@ -115,6 +115,67 @@ def test_every_farewell_has_its_number() -> None:
         farewell.name: farewell.value for farewell in Farewell
     }
     assert f"UTF-8 of at most {MAX_REASON} bytes" in section("GOODBYE")
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        ("Flow kind | Name | Meaning", mail.FlowKind),
+        ("Mode | Name | Meaning", mail.Mode),
+        ("Refusal | Name | Meaning", mail.Refusal),
+        ("Fault | Name | Meaning", mail.FaultCode),
+    ],
+    ids=["flow-kinds", "modes", "refusals", "faults"],
+)
+def test_every_number_in_messages_and_calls_has_its_name(head: str, kind: Any) -> None:
+    """Each list of numbers is the enumeration."""
+    assert {name: int(value) for value, name, _ in TABLES[head]} == {item.name: item.value for item in kind}
+
+
+def test_every_frame_of_the_capabilities_is_behind_its_bit() -> None:
+    """The ranges that the table of capabilities names are exactly the frames between GOODBYE and PING."""
+    ranges = {
+        name: [int(tag, 16) for tag in re.findall(r"0x[0-9A-F]{2}", meaning)]
+        for _, name, meaning in TABLES["Bit | Name | Meaning"]
+    }
+    assert ranges == {
+        "GOODBYE": [FrameTag.GOODBYE],
+        "MESSAGES": [FrameTag.OPEN, FrameTag.PART],
+        "GROUPS": [FrameTag.JOIN, FrameTag.BROADCAST],
+    }
+    assert [tag.value for tag in FrameTag if 0x40 <= tag < 0xF0] == [*range(0x40, 0x4F)]
+
+
+def test_the_fields_of_credit_and_call_are_the_codes() -> None:
+    """What is explained field by field are fields of the values that are decoded."""
+    explained = [field for field, _ in TABLES["Field | Meaning"]]
+    assert explained == [field for field in mail.Credit._fields if field != "flow"]
+    assert {field for field, _ in TABLES["Field of CALL | Meaning"]} < set(mail.Call._fields)
+
+
+def test_the_bounds_on_messages_are_the_codes() -> None:
+    """The figures in the text about messages, calls, fragments and lists are those of the code."""
+    config = Config()
+    for title, sentence in (
+        ("Messages", f"1 to {mail.MAX_NAME} bytes of UTF-8 without control characters"),
+        ("Messages", f"small messages (up to {lanes.SMALL // 1024} KiB"),
+        ("Calls", f"The type is UTF-8 of at most {mail.MAX_FAULT_KIND} bytes"),
+        ("Calls", f"the text UTF-8 of at most {mail.MAX_FAULT_TEXT:,} bytes"),
+        ("Fragments", f"A frame above {lanes.FRAGMENT // 1024} KiB"),
+        ("Fragments", f"at most {lanes.STREAMS} streams unfinished"),
+        ("Groups", f"at most {mail.MAX_TOPICS:,} topics and are at most {mail.MAX_LIST_BYTES:,} bytes"),
+        ("Peer lists", f"at most {mail.MAX_LISTED}, chosen at random"),
+        ("Peer lists", f"A frame above {mail.MAX_LIST_BYTES:,} bytes"),
+        ("Peer lists", f"more than {mail.MAX_LISTED} names, a name above {mail.MAX_NAME} bytes"),
+        ("Peer lists", f"at most {config.limits.dials} at once (`Limits.dials`)"),
+        ("Peer lists", f"at most {config.limits.known_peers:,} (`Limits.known_peers`)"),
+        ("Registered sends", f"1 to {mail.MAX_NAME} bytes of UTF-8"),
+    ):
+        assert sentence in " ".join(section(title).split()), sentence
+    assert mail.MAX_NAME == names.MAX_NAME_BYTES
+    inner = sorted(FrameTag(tag).name for tag in fragments._INNER)
+    assert inner == ["BROADCAST", "CALL", "MESSAGE", "RESULT"]
+    assert "It must be a MESSAGE, CALL, RESULT or BROADCAST" in FLAT
 
 
 @pytest.mark.parametrize("kind", [Limits, Config])

@@ -73,7 +73,7 @@ def test_the_table_of_arguments_is_true() -> None:
     import snowgreen
 
     shown = re.findall(r"^\| `(Node\(.*\))` \|", README, re.MULTILINE)
-    assert len(shown) == 6
+    assert len(shown) == 7
     names = {"Node": snowgreen.Node, "Config": snowgreen.Config, "Limits": snowgreen.Limits}
     for text in shown:
         assert eval(text, names).started is False

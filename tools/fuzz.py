@@ -34,7 +34,7 @@ if __name__ == "__main__":
 with atheris.instrument_imports(include=["snowgreen"]) if atheris else contextlib.nullcontext():
     from snowgreen import names
     from snowgreen.errors import ConfigurationError, InvalidName
-    from snowgreen.protocol import frames, messages
+    from snowgreen.protocol import frames, mail, messages
     from snowgreen.protocol.handshake import (
         Acceptor,
         Challenged,
@@ -221,6 +221,39 @@ def fuzz_frames(data: bytes) -> None:
         assert frames.decode_goodbye(again[4:]) == (farewell, reason)
 
 
+def fuzz_mail(data: bytes) -> None:
+    """A frame of messages, calls, groups or lists, read as each. What is read is written as long again."""
+    if not data:
+        return
+    for decode, encode in _MAIL:
+        try:
+            value = decode(data)
+        except frames.BadFrame as error:
+            shown(error)
+        else:
+            again = encode(value)
+            assert len(again) == len(data)
+            assert decode(again) == value
+
+
+_MAIL: Final[list[tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]] = [
+    (mail.decode_open, lambda value: mail.encode_open(*value)[4:]),
+    (mail.decode_credit, lambda value: mail.encode_credit(*value)[4:]),
+    (mail.decode_refuse, lambda value: mail.encode_refuse(*value)[4:]),
+    (mail.decode_finish, lambda value: mail.finish_head(value)),
+    (mail.decode_message, lambda value: mail.message_head(*value[:-1]) + value[-1]),
+    (mail.decode_call, lambda value: mail.call_head(*value[:-1]) + value[-1]),
+    (mail.decode_result, lambda value: mail.result_head(*value[:-1]) + value[-1]),
+    (mail.decode_fault, lambda value: mail.encode_fault(*value)[4:]),
+    (mail.decode_cancel, lambda value: mail.cancel_head(value)),
+    (mail.decode_join, lambda value: mail.encode_join(value)[4:]),
+    (mail.decode_leave, lambda value: mail.encode_leave(value)[4:]),
+    (mail.decode_broadcast, lambda value: mail.broadcast_head(*value[:-1]) + value[-1]),
+    (mail.decode_reg_send, lambda value: mail.encode_reg_send(*value)[4:]),
+    (mail.decode_peer_list, lambda value: mail.encode_peer_list(value)[4:]),
+]
+
+
 def fuzz_names(data: bytes) -> None:
     """A text as a node name and as an address. What is accepted is exactly what was given."""
     for text in (data.decode("latin-1"), data.decode("utf-8", "surrogateescape")):
@@ -302,10 +335,26 @@ def seeds(target: str) -> Iterator[tuple[str, bytes]]:
         yield "goodbye-not-utf-8", b"\x40\x01\x02\x00\xff\xfe"
         yield "goodbye-cut-inside-a-character", frames.encode_goodbye(frames.Farewell.LEAVING, "ä" * 200)[4:]
         yield "unknown", b"\x99" + bytes(20)
+    elif target == "mail":
+        yield from _MAIL_SEEDS.items()
     elif target == "names":
         for number, text in enumerate(_NAMES):
             yield f"name-{number:02}", text.encode("utf-8", "surrogateescape")
 
+
+# Each is read as every kind of frame, so that one seed serves all that have its form.
+_MAIL_SEEDS: Final = {
+    "open": mail.encode_open(1, mail.FlowKind.MAILBOX, "jörbs")[4:],
+    "open-with-a-control-character": mail.encode_open(1, mail.FlowKind.MAILBOX, "a\x1bb")[4:],
+    "credit": mail.encode_credit(1, 4096, 1 << 24, 3, 1 << 27, mail.Mode.RAISE)[4:],
+    "message": mail.message_head(1, 1) + b"\xc0",
+    "call": mail.call_head(2, 9, 1000, 1 << 20, 1, "add") + b"\x92\x01\x02",
+    "fault": mail.encode_fault(9, mail.FaultCode.RAISED, "KeyError", "'x' is no key")[4:],
+    "join": mail.encode_join(["a", "bc", "ä"])[4:],
+    "broadcast": mail.broadcast_head("news", 0) + b"hi",
+    "reg-send": mail.encode_reg_send("jobs", b"\x01\x02\xff")[4:],
+    "peer-list": mail.encode_peer_list(["a@h", "b@h:1"])[4:],
+}
 
 _NAMES: Final = (
     "a@h", "alice@127.0.0.1:9001", "a.b-c_d@host.example:0", "a@[::1]:9000", "a@[::1]", "a@[fe80::1%eth0]:1",

@@ -8,12 +8,14 @@ there already always stays.
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent.socket
 
-from ..errors import AuthenticationError, LinkError, Rejected
+from ..errors import AuthenticationError, LinkError, PolicyError, Rejected, Unreachable
 from ..names import Address, is_literal
 from ..protocol import pairing
 from ..protocol.handshake import Challenged, Established, Form, Refused
@@ -46,6 +48,8 @@ class Dialing(Protocol):
     step: str
     #: Whether REPLY is sent.
     committed: bool
+    #: Whether an address that the host name has may be dialed; None: any may.
+    vet: Callable[[str], bool] | None
 
     @property
     def settled(self) -> bool:
@@ -94,11 +98,29 @@ class Attempt:
     def _connect(self) -> gevent.socket.socket:
         self.dial.step = f"connecting to {self.dial.address}"
         try:
-            sock = _tcp(self.dial.address)
+            sock = self._tcp(self.dial.address)
             tls.no_delay(sock)
         except OSError as error:
             raise faults.connecting(error, self.dial.key) from error
         return sock
+
+    def _tcp(self, address: Address) -> gevent.socket.socket:
+        if is_literal(address.host):
+            # Without the resolver there is no turn through gevent's thread pool.
+            return _connected(socket.AF_INET6 if ":" in address.host else socket.AF_INET, tuple(address))
+        found = gevent.socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        vet = self.dial.vet  # only now: it may have been lifted meanwhile
+        places = [(family, place) for family, *_, place in found if vet is None or vet(str(place[0]))]
+        if not places:
+            raise Unreachable(
+                "its host name leads only to addresses, such as loopback, that are not dialed at the word "
+                "of a peer elsewhere",
+                peer=self.dial.key,
+            )
+        for family, place in places[:-1]:
+            with contextlib.suppress(OSError):
+                return _connected(family, place)
+        return _connected(*places[-1])
 
     def _handshake(
         self, sock: gevent.ssl.SSLSocket, machine: Initiator, remote: tuple[Any, ...]
@@ -122,6 +144,7 @@ class Attempt:
         except Rejected as error:
             if error.code == RejectCode.DUPLICATE and dial.name is None:
                 # Its MAC has proved the name that the peer gave: from here on we dial by the rule.
+                self._check_allowed(peer.name)
                 dial.learn(peer.name)
                 return None
             raise
@@ -135,6 +158,12 @@ class Attempt:
             raise faults.refusal(step, self.dial.key)
         return step
 
+    def _check_allowed(self, name: str) -> None:
+        """Look the name up that a dial by address was answered with, once it is proved."""
+        if not self.endpoint.allows(name):
+            problem = f"{name} answers there, which this node's allow-list does not have"
+            raise PolicyError(problem, peer=self.dial.key)
+
     def _decide(
         self, sock: gevent.ssl.SSLSocket, established: Established, remote: tuple[Any, ...]
     ) -> Session | None:
@@ -144,6 +173,7 @@ class Attempt:
             return None  # superseded, or stopped, a moment ago; the kill is on its way
         if not self.endpoint.trusts(established.key):
             raise AuthenticationError(faults.FORGOTTEN, peer=peer.name)
+        self._check_allowed(peer.name)
         if self.dial.name is None and peer.form is Form.CLASSIC and peer.name in table.sessions:
             return table.sessions[peer.name]  # a classic peer could not say DUPLICATE
         node_id = table.ids.take()
@@ -169,16 +199,11 @@ class Attempt:
         )
 
 
-def _tcp(address: Address) -> gevent.socket.socket:
-    """A TCP connection to `address`."""
-    if not is_literal(address.host):
-        return gevent.socket.create_connection(address)  # every address the name has is tried
-    # Without the resolver there is no turn through gevent's thread pool.
-    sock = gevent.socket.socket(
-        socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM
-    )
+def _connected(family: int, place: tuple[Any, ...]) -> gevent.socket.socket:
+    """A TCP connection to the socket address `place`."""
+    sock = gevent.socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.connect(tuple(address))
+        sock.connect(place)
     except BaseException:
         sock.close()
         raise

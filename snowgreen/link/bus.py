@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from weakref import WeakSet
+from typing import Self
+from weakref import WeakSet, WeakValueDictionary
 
 from gevent.event import Event as Flag
 
-from ..events import Event, EventsDropped
+from ..events import Event, EventsDropped, NodeDown, NodeUp
 
 
 class Subscription:
@@ -21,8 +22,8 @@ class Subscription:
     close it, when it is no longer read; each subscription is for one consumer.
     """
 
-    def __init__(self, bus: Bus, size: int) -> None:
-        self._bus = bus
+    def __init__(self, fellows: WeakSet[Subscription], size: int) -> None:
+        self._fellows = fellows
         self._size = size
         self._queue: deque[Event] = deque()
         self._dropped = 0
@@ -51,7 +52,7 @@ class Subscription:
     def close(self) -> None:
         """Receive no more. What waits can still be read."""
         self._closed = True
-        self._bus.remove(self)
+        self._fellows.discard(self)
         self._wake.set()
 
     def put(self, event: Event) -> None:
@@ -65,7 +66,7 @@ class Subscription:
     def _ready(self) -> bool:
         return bool(self._queue or self._dropped)
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -75,33 +76,90 @@ class Subscription:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"<Subscription {state}, {len(self._queue)} waiting, {self._dropped} dropped>"
+        return f"<{self._what} {state}, {len(self._queue)} waiting, {self._dropped} dropped>"
+
+    @property
+    def _what(self) -> str:
+        return "Subscription"
+
+
+class Monitor(Subscription):
+    """The ups and downs of one peer, from :meth:`snowgreen.Node.monitor`, as an iterator.
+
+    A :class:`Subscription` to the :class:`~snowgreen.NodeUp` and :class:`~snowgreen.NodeDown` of this peer,
+    which take turns. It begins with a NodeUp: if the peer is linked already, the one that was published then,
+    else the next one. A link that a newer one replaces goes down before that one comes up.
+    """
+
+    def __init__(self, peer: str, fellows: WeakSet[Subscription], size: int) -> None:
+        super().__init__(fellows, size)
+        #: The peer's node name.
+        self.peer = peer
+        self._up: bool | None = None
+
+    def get(self, timeout: float | None = None) -> Event | None:
+        """The next event; None if none came within `timeout` seconds (default: wait), or ever will."""
+        event = super().get(timeout)
+        if event is not None:
+            self._up = None if isinstance(event, EventsDropped) else isinstance(event, NodeUp)
+        return event
+
+    @property
+    def up(self) -> bool | None:
+        """Whether the peer is linked, as of the last event read here; ``Node.sessions`` may be ahead of that.
+
+        None while that says nothing: before the first event, and where events were dropped.
+        """
+        return self._up
+
+    @property
+    def _what(self) -> str:
+        return f"Monitor of {self.peer}"
 
 
 class Bus:
-    """One node's subscriptions."""
+    """One node's subscriptions and monitors, and which peers it has said are up."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         # Weak: a subscriber that is dropped, in the middle of its loop, costs nothing more.
         self._subscriptions: WeakSet[Subscription] = WeakSet()
+        # By peer, so that an event costs those who wait for it, and nobody else. The monitors of a peer hold
+        # their set, and it goes with the last of them.
+        self._monitors: WeakValueDictionary[str, WeakSet[Subscription]] = WeakValueDictionary()
+        # What was published, rather than what is registered: only this can be taken up without a gap or an
+        # overlap with what is published next.
+        self._up: dict[str, NodeUp] = {}
 
     def subscribe(self) -> Subscription:
         """Everything published from now on."""
-        subscription = Subscription(self, self._size)
+        subscription = Subscription(self._subscriptions, self._size)
         self._subscriptions.add(subscription)
         return subscription
 
+    def monitor(self, peer: str) -> Monitor:
+        """What is published about the links with `peer`, from the NodeUp of the present one on."""
+        fellows = self._monitors.setdefault(peer, WeakSet())
+        monitor = Monitor(peer, fellows, self._size)
+        fellows.add(monitor)
+        if peer in self._up:
+            monitor.put(self._up[peer])
+        return monitor
+
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber. Never waits; safe in a callback of the loop."""
-        for subscription in list(self._subscriptions):
-            subscription.put(event)
-
-    def remove(self, subscription: Subscription) -> None:
-        """Forget `subscription`; harmless if it is forgotten already."""
-        self._subscriptions.discard(subscription)
+        readers = list(self._subscriptions)
+        if isinstance(event, NodeUp | NodeDown):
+            if isinstance(event, NodeUp):
+                self._up[event.peer] = event
+            else:
+                self._up.pop(event.peer, None)
+            pass
+        for reader in readers:
+            reader.put(event)
 
     def close(self) -> None:
         """End every subscription, once what waits in it is read."""
-        for subscription in list(self._subscriptions):
-            subscription.close()
+        groups = [self._subscriptions, *self._monitors.values()]
+        for reader in [reader for group in groups for reader in group]:
+            reader.close()

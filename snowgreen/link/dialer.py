@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import AsyncResult
 
-from ..errors import LinkError, LinkTimeout, NodeStateError, Rejected, SelfLinkError, Unreachable
+from ..errors import (
+    LinkError,
+    LinkTimeout,
+    NodeStateError,
+    PolicyError,
+    Rejected,
+    SelfLinkError,
+    Unreachable,
+)
 from ..names import Address, NodeName
 from ..protocol import pairing
 from ..protocol.messages import RejectCode
@@ -30,15 +39,23 @@ class Dialer:
         self.forked = False
         endpoint.on_registered.append(self._registered)
 
-    def connect(self, target: NodeName | Address, timeout: float | None) -> Session:
+    def connect(
+        self,
+        target: NodeName | Address,
+        timeout: float | None,
+        vet: Callable[[str], bool] | None = None,
+    ) -> Session:
         """The session with `target`: the one there is, or a new one.
 
+        :param vet: whether an address that its host name has may be dialed; default: any may.
         :raises LinkError: as documented for :meth:`snowgreen.Node.connect`.
         """
         name = target.text if isinstance(target, NodeName) else None
         address = target.address if isinstance(target, NodeName) else target
         if name == self.endpoint.name.text:
             raise SelfLinkError("that is this node's own name", peer=name)
+        if name is not None and not self.endpoint.allows(name):
+            raise PolicyError("this node's allow-list does not have that name", peer=name)
         until = None if timeout is None else self.endpoint.runtime.monotonic() + timeout
         while True:
             if self._stopped:
@@ -52,15 +69,17 @@ class Dialer:
                 )
             dial = self._at.get(address) if name is None else self._named.get(name, self._at.get(address))
             if dial is None or (name is not None and dial.name not in (name, None)):
-                dial = self._begin(str(target), address, name)
+                dial = self._begin(str(target), address, name, vet)
+            if vet is None:
+                dial.vet = None  # whoever else waits for it, this caller wants it wherever it leads
             left = None if until is None else max(0.0, until - self.endpoint.runtime.monotonic())
             if name is None or dial.name == name:
                 return dial.wait(left, timeout)
             # Somebody dials this very address without a name: see who is there.
             dial.attend(left, timeout, str(target))
 
-    def _begin(self, key: str, address: Address, name: str | None) -> Dial:
-        dial = Dial(self, key, address, name)
+    def _begin(self, key: str, address: Address, name: str | None, vet: Callable[[str], bool] | None) -> Dial:
+        dial = Dial(self, key, address, name, vet)
         self._at.setdefault(address, dial)
         if name is not None:
             self._named.setdefault(name, dial)
@@ -119,12 +138,20 @@ class Dialer:
 class Dial:
     """One attempt after another at one peer, in a greenlet of its own, while anybody waits for it."""
 
-    def __init__(self, dialer: Dialer, key: str, address: Address, name: str | None) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        key: str,
+        address: Address,
+        name: str | None,
+        vet: Callable[[str], bool] | None,
+    ) -> None:
         self.dialer = dialer
         self.endpoint = dialer.endpoint
         self.key = key
         self.address = address
         self.name = name
+        self.vet = vet
         self.step = "starting"
         #: Whether the attempt under way has sent its REPLY.
         self.committed = False

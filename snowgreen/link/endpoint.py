@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("snowgreen.link")
 
 
+def _anybody(_: str) -> bool:
+    return True
+
+
 class Endpoint:
     """One life of a node, from its start to its stop.
 
@@ -41,6 +45,8 @@ class Endpoint:
     :param bus: where its events go.
     :param sessions: where its table keeps the sessions.
     :param client_end: gives the end of TLS to dial with. It may wait.
+    :param allows: whether a node of that name may be linked with at all. A peer that has not proved its name
+        must not learn of it.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Endpoint:
         bus: Bus,
         sessions: dict[str, Session],
         client_end: Callable[[], tls.End] = tls.client_end,
+        allows: Callable[[str], bool] = _anybody,
     ) -> None:
         self.name = name
         self.config = config
@@ -62,6 +69,7 @@ class Endpoint:
         self.hub = hub
         self.bus = bus
         self.client_end = client_end
+        self.allows = allows
         self.pulse = Pulse(config.heartbeat_interval, config.heartbeat_timeout, config.limits.frame_timeout)
         incarnation = new_incarnation(runtime)
         #: What every handshake says of this node. A creation of 0 would mean "none" to a classic peer.
@@ -77,6 +85,9 @@ class Endpoint:
         #: Told of every session as it is registered, and as it ends. They must not wait.
         self.on_registered: list[Callable[[Session], None]] = []
         self.on_ended: list[Callable[[Session], None]] = []
+        #: Frame tag → who takes such frames. They run in the loop's callbacks and must not wait; the session
+        #: itself takes PING, PONG and GOODBYE.
+        self.receivers: dict[int, Callable[[Session, bytes], None]] = {}
         #: Peers that this node left, and that are declined until it wants them again.
         self.left: set[str] = set()
         self._keychain = keychain

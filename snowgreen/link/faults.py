@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from collections.abc import Mapping
 
 from ..errors import (
     AuthenticationError,
@@ -44,6 +45,13 @@ _DECLINED = {
     RejectCode.NAME_NOT_ALLOWED: "its operator does not allow this node's name",
     RejectCode.SHUTTING_DOWN: "it is shutting down",
     RejectCode.CAPABILITIES: "it requires a capability that this node lacks",
+}
+
+# The same, for who declines.
+_DECLINING = {
+    RejectCode.STALE_INCARNATION: "this node has a link with a later life of it",
+    RejectCode.NAME_NOT_ALLOWED: "its name is not in this node's allow-list, or was left",
+    RejectCode.SHUTTING_DOWN: "this node is stopping",
 }
 
 # Whether the end or a reset is seen of a connection that is closed unread is a matter of chance.
@@ -87,13 +95,17 @@ def refusal(refused: Refused, peer: str | None) -> LinkError:
     """The error that says what `refused` says."""
     if refused.cause is Cause.BUSY:
         return Rejected(refused.problem, code=RejectCode.BUSY, peer=peer)
-    if refused.cause is Cause.DECLINED or (refused.cause is Cause.WITHDRAWN and refused.code):
+    if refused.cause is Cause.DECLINED:
         return declined(refused.code or 0, refused.problem, peer)
+    if refused.cause is Cause.WITHDRAWN and refused.code:
+        return declined(refused.code, refused.problem, peer, _DECLINING)
     return _BY_CAUSE.get(refused.cause, ProtocolError)(refused.problem, peer=peer)
 
 
-def declined(code: int, problem: str, peer: str | None) -> LinkError:
-    """The error for an authenticated REJECT."""
+def declined(
+    code: int, problem: str, peer: str | None, reasons: Mapping[RejectCode, str] = _DECLINED
+) -> LinkError:
+    """The error for an authenticated REJECT; `reasons` are those of the side that is told of it."""
     if code == RejectCode.AUTH_FAILED:
         return AuthenticationError(FORGOTTEN, peer=peer)
     if code == RejectCode.SELF:
@@ -102,7 +114,7 @@ def declined(code: int, problem: str, peer: str | None) -> LinkError:
         known = RejectCode(code)
     except ValueError:
         return Rejected(problem, code=code, peer=peer)
-    why = _DECLINED.get(known)
+    why = reasons.get(known)
     return Rejected(f"{problem}: {why}" if why else problem, code=known, peer=peer)
 
 

@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 
-from ..errors import NodeStateError, Rejected, SelfLinkError, SnowgreenError
+from ..errors import NodeStateError, PolicyError, Rejected, SelfLinkError, SnowgreenError
 from ..names import Address, NodeName
 from ..protocol.admission import source_of
 from ..protocol.backoff import delay
@@ -164,7 +164,8 @@ class Keeper:
         except SnowgreenError as error:
             if turn != kept.turn:
                 return
-            if isinstance(error, Rejected) and error.code in _FINAL:
+            final = isinstance(error, Rejected) and error.code in _FINAL
+            if final or isinstance(error, PolicyError):  # which an operator has to settle, too
                 kept.failures = max(kept.failures, 16)
             self._retry(kept)
         else:

@@ -275,7 +275,7 @@ class _Inbound:
         table = endpoint.table
         if peer.name == endpoint.name.text:
             return RejectCode.SELF
-        if peer.name in endpoint.left:
+        if peer.name in endpoint.left or not endpoint.allows(peer.name):
             return RejectCode.NAME_NOT_ALLOWED
         if peer.form is Form.CLASSIC and not self._probe_existing(peer.name):
             return RejectCode.DUPLICATE

@@ -1,13 +1,18 @@
 """What waits to be written on one link, and the only one that writes there.
 
-What gathers in one turn of the loop leaves together: joined, and cut into TLS records. A peer that does not
-read stops the writing, not the loop; how much then waits is for the session to judge, by :attr:`Outbox.full`.
+What gathers in one turn of the loop leaves together, in the order that
+:class:`~snowgreen.protocol.lanes.Lanes` gives it, cut into TLS records. A peer that does not read stops the
+writing, not the loop; how much then waits is for the session to judge, by :attr:`Outbox.full`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
+
+from ..protocol.lanes import Lanes
 
 if TYPE_CHECKING:
     import gevent.ssl
@@ -18,7 +23,12 @@ if TYPE_CHECKING:
 RECORD = 16 * 1024
 #: Bytes one session may read, or write, before the loop looks at the others again.
 TURN_BYTES = 64 * 1024
+#: Frames that a peer's own made us owe it. Whoever makes us owe more, and does not read, is not read from.
+OWING = 1000
 _WRITE = 2
+#: Bytes that the kernel may hold unsent before it calls the socket writable: what is queued there can no
+#: longer be overtaken by a more urgent frame.
+_UNSENT = 128 * 1024
 
 
 class Outbox:
@@ -31,7 +41,7 @@ class Outbox:
     __slots__ = (
         "_armed",
         "_flush",
-        "_frames",
+        "_lanes",
         "_limits",
         "_loop",
         "_sending",
@@ -40,7 +50,7 @@ class Outbox:
         "_watcher",
         "bytes_sent",
         "frames_sent",
-        "waiting",
+        "owing",
     )
 
     def __init__(
@@ -50,20 +60,31 @@ class Outbox:
         self._loop = loop
         self._limits = limits
         self._flush = flush
-        self._frames: list[bytes] = []
+        self._lanes = Lanes()
         self._sending = b""  # what is being written; kept until OpenSSL has taken all of it
         self._sent = 0
         self._armed = False  # whether the loop will call _flush
         self._watcher: Any = None
-        #: Bytes posted and not yet written.
-        self.waiting = 0
+        #: Control frames posted and not yet handed to TLS.
+        self.owing = 0
         self.bytes_sent = 0
         self.frames_sent = 0
 
     @property
+    def waiting(self) -> int:
+        """Bytes posted and not yet written."""
+        return self._lanes.waiting + len(self._sending) - self._sent
+
+    @property
     def full(self) -> bool:
         """Whether as much waits for the peer to read as the limits allow."""
-        return self.waiting >= self._limits.outbox_bytes or len(self._frames) >= self._limits.outbox_frames
+        lanes = self._lanes
+        return lanes.waiting >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
+
+    @property
+    def blocked(self) -> bool:
+        """Whether writing waits for the loop: because the peer does not read, or the turn is used up."""
+        return self._watcher is not None and bool(self._watcher.active)
 
     def begin(self, handshake: bytes) -> None:
         """Send the end of the handshake ahead of everything; it is not counted."""
@@ -71,35 +92,53 @@ class Outbox:
         self.bytes_sent = -len(handshake)
 
     def post(self, frame: bytes) -> None:
-        """Have `frame` written, with what else gathers in this turn of the loop. Never waits."""
-        self._frames.append(frame)
-        self.waiting += len(frame)
+        """Have the control frame `frame` written, with what else gathers in this turn of the loop."""
+        self._lanes.control(frame)
+        self.owing += 1
         if not self._armed:
-            self._armed = True
-            self._loop.run_callback(self._flush)
+            self._arm()
 
-    def write(self) -> bool:
+    def message(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
+        """Have the frame of `head` and `body` written, behind all earlier ones of `key`."""
+        self._lanes.message(key, head, body)
+        if not self._armed:
+            self._arm()
+
+    def whole(self, frame: bytes) -> None:
+        """Have the frame `frame` written in its turn, in one piece whatever its size."""
+        self._lanes.post(frame)
+        if not self._armed:
+            self._arm()
+
+    def last(self, frame: bytes) -> None:
+        """Have `frame` written behind everything else."""
+        self._lanes.last(frame)
+        if not self._armed:
+            self._arm()
+
+    def write(self, budget: float = TURN_BYTES) -> bool:
         """Write what there is, as far as the peer takes it and the turn allows; whether all is written.
 
         :raises OSError: if the connection is broken.
         """
         self._armed = False
-        budget = TURN_BYTES
-        while self._sending or self._frames:
+        while True:
             if not self._sending:
-                self._sending = b"".join(self._frames)
-                self.frames_sent += len(self._frames)
-                self._frames.clear()
+                self._sending, count = self._lanes.take()
+                if not self._sending:
+                    break
+                self.owing = 0
+                self.frames_sent += count
                 self._sent = 0
             count = self._sock.send(self._sending[self._sent : self._sent + RECORD])
             if count:
                 self._sent += count
                 self.bytes_sent += count
-                self.waiting = max(0, self.waiting - count)
                 if self._sent == len(self._sending):
                     self._sending = b""
+                    self._sent = 0
                 budget -= count
-            if not count or (budget <= 0 and (self._sending or self._frames)):
+            if not count or (budget <= 0 and (self._sending or self._lanes)):
                 self._await_writable()
                 return False
         if self._watcher is not None:
@@ -113,16 +152,22 @@ class Outbox:
             self._watcher.close()
             self._watcher = None
         self._armed = True  # from now on nothing is written
-        self._frames.clear()
+        self._lanes.clear()
         self._sending = b""
-        self.waiting = 0
+        self._sent = self.owing = 0
         self._flush = _nothing  # it holds the session, which holds this
+
+    def _arm(self) -> None:
+        self._armed = True
+        self._loop.run_callback(self._flush)
 
     def _await_writable(self) -> None:
         # While the watcher is active post() need not arm anything: that would flush twice.
         self._armed = True
         if self._watcher is None:
             self._watcher = self._loop.io(self._sock.fileno(), _WRITE)
+            with contextlib.suppress(OSError, AttributeError):  # Linux has it, and others may not
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         if not self._watcher.active:
             self._watcher.start(self._flush)
 

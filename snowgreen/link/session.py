@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.event import AsyncResult
@@ -27,7 +28,7 @@ from ..protocol.handshake import Established
 from ..protocol.heartbeat import Verdict
 from ..protocol.wire import TooLong
 from . import faults
-from .outbox import RECORD, TURN_BYTES, Outbox
+from .outbox import OWING, RECORD, TURN_BYTES, Outbox
 from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
 
 if TYPE_CHECKING:
@@ -59,8 +60,17 @@ class Owner(Protocol):
     hub: HubState
     pulse: heartbeat.Pulse
 
+    receivers: dict[int, Callable[[Session, bytes], None]]
+
     def session_ended(self, session: Session) -> None:
         """Called once, when `session` has closed. It must not wait."""
+
+
+class Carried(Protocol):
+    """What messaging keeps of a session."""
+
+    def room(self) -> None:
+        """Called by the loop when something was written. It must not wait."""
 
 
 class Session:
@@ -84,6 +94,7 @@ class Session:
         "_sock",
         "_spread",
         "bytes_received",
+        "carried",
         "connected_at",
         "cookie_id",
         "creation",
@@ -145,6 +156,9 @@ class Session:
         self.serial = serial
         #: When the last bytes came, on the runtime's monotonic clock.
         self.last_received = owner.runtime.monotonic()
+
+        #: What messaging keeps of this link, None until it is used.
+        self.carried: Carried | None = None
 
         self._owner = owner
         self._sock = sock
@@ -254,6 +268,44 @@ class Session:
                 # Bytes that OpenSSL or the decoder hold already will not wake the watcher.
                 self._owner.hub.loop.run_callback(self._early)
 
+    @property
+    def capabilities(self) -> int:
+        """What the peer can do: bits of :class:`~snowgreen.protocol.frames.Capability`."""
+        return self._capabilities
+
+    @property
+    def full(self) -> bool:
+        """Whether a sender has to wait: the peer has left too much unread."""
+        return self._outbox.full
+
+    def post_control(self, frame: bytes) -> None:
+        """Send the whole frame `frame` ahead of messages. Never waits; a closed session ignores it."""
+        if self.reason is None:
+            self._outbox.post(frame)
+
+    def post_message(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
+        """Send the frame of `head`, the tag and the fields, and `body`, behind earlier ones of `key`.
+
+        Never waits: whoever may, looks at :attr:`full` first. A closed session ignores it.
+        """
+        if self.reason is not None or self._parting is not None:
+            return
+        outbox = self._outbox
+        outbox.message(key, head, body)
+        if outbox.waiting > TURN_BYTES and not outbox.blocked:
+            # The peer can begin to read while the sender goes on; and memory is joined in small pieces.
+            self._flush()
+
+    def post_whole(self, frame: bytes) -> None:
+        """As :meth:`post_message`, for a whole frame to a peer that knows no fragments."""
+        if self.reason is None and self._parting is None:
+            self._outbox.whole(frame)
+
+    @property
+    def ending(self) -> str | None:
+        """Why nothing more can be sent, None while it can."""
+        return self.reason if self.reason is not None else self._parting
+
     def let_go(self) -> None:
         """In a child of a fork: the link is the parent's. Close our copy of it, and send nothing."""
         self._pings = None  # who waits for an answer waits in the parent
@@ -361,15 +413,16 @@ class Session:
                 self._dispatch(frame)
                 if self.reason is not None:
                     return
+                if self._outbox.owing >= OWING and not self._paused:
+                    # What it sends calls for answers, and it does not read them. Not reading on is the one
+                    # answer that costs us nothing.
+                    self._paused = True
+                    self._read_watcher.stop()
 
     def _dispatch(self, frame: bytes) -> None:
         tag = frame[0]
         if tag == FrameTag.PING:
             self._outbox.post(frames.encode_pong(frame))
-            if self._outbox.full:
-                # It pings and does not read. Not reading on is the one answer that costs us nothing.
-                self._paused = True
-                self._read_watcher.stop()
         elif tag == FrameTag.PONG:
             self._ponged(frames.decode_pong(frame))
         elif tag == FrameTag.GOODBYE:
@@ -377,6 +430,10 @@ class Session:
             if farewell is not Farewell.CLOSING:
                 self.farewell = farewell
             self._end(f"the peer said goodbye: {printable(why, 200)}", orderly=True)
+        else:
+            receive = self._owner.receivers.get(tag)
+            if receive is not None:
+                receive(self, frame)
 
     def _ponged(self, number: int) -> None:
         known = self._pings.pop(number, None) if self._pings is not None else None
@@ -393,7 +450,7 @@ class Session:
         """Queue a GOODBYE; False if the peer would not understand it."""
         known = bool(self._capabilities & Capability.GOODBYE)
         if known and self._parting is None:
-            self._outbox.post(frames.encode_goodbye(farewell, _TO_THE_PEER.get(reason, reason)))
+            self._outbox.last(frames.encode_goodbye(farewell, _TO_THE_PEER.get(reason, reason)))
         return known
 
     def _send_ping(self, waiter: AsyncResult[float] | None) -> int:
@@ -413,7 +470,10 @@ class Session:
             self._guarded(self._write)
 
     def _write(self) -> None:
-        if self._outbox.write() and self._paused:
+        self._outbox.write()
+        if self.carried is not None:
+            self.carried.room()
+        if self._paused and not self._outbox.owing and self.reason is None:
             self._paused = False
             self._read_watcher.start(self._readable)
             self._owner.hub.loop.run_callback(self._readable)
@@ -427,7 +487,7 @@ class Session:
         _ = self.local_address  # the last moment at which it can be asked for
         with contextlib.suppress(OSError, ValueError):
             if orderly:
-                self._outbox.write()
+                self._outbox.write(math.inf)
         self.reason = reason
         self.lost = not orderly
         self._read_watcher.stop()

@@ -15,7 +15,23 @@ from .wire import pack
 class FrameTag(enum.IntEnum):
     """The tags this version acts on. ``docs/protocol.md`` lists the whole range."""
 
+    REG_SEND = 0x11
+    PEER_LIST = 0x12
     GOODBYE = 0x40
+    OPEN = 0x41
+    CREDIT = 0x42
+    REFUSE = 0x43
+    FINISH = 0x44
+    MESSAGE = 0x45
+    CALL = 0x46
+    RESULT = 0x47
+    FAULT = 0x48
+    CANCEL = 0x49
+    FIRST = 0x4A
+    PART = 0x4B
+    JOIN = 0x4C
+    LEAVE = 0x4D
+    BROADCAST = 0x4E
     PING = 0xF0
     PONG = 0xF1
 
@@ -24,10 +40,14 @@ class Capability(enum.IntFlag):
     """What a node can do beyond the frames shared with Snow: the bits of NAME and CHALLENGE."""
 
     GOODBYE = 1 << 0
+    #: Flows, calls and fragments: OPEN to PART.
+    MESSAGES = 1 << 1
+    #: JOIN, LEAVE and BROADCAST; worth nothing without MESSAGES.
+    GROUPS = 1 << 2
 
 
 #: What this version can do.
-CAPABILITIES = Capability.GOODBYE
+CAPABILITIES = Capability.GOODBYE | Capability.MESSAGES | Capability.GROUPS
 
 
 class Farewell(enum.IntEnum):

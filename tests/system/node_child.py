@@ -57,6 +57,7 @@ def main() -> None:
         sys.argv[1],
         classic=json.loads(os.environ.get("CLASSIC", "null")),
         listen=os.environ.get("LISTEN"),
+        mesh=bool(os.environ.get("MESH")),
         config=snowgreen.Config(
             heartbeat_interval=0.5,
             heartbeat_timeout=0.5,

@@ -1,0 +1,259 @@
+"""What waits to be sent on one link, and the order in which it leaves.
+
+Control frames first, then small frames, then bulk. A large message leaves in fragments, so that a frame
+posted later waits behind one batch of it and not behind all of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Hashable
+
+from .frames import FrameTag
+
+SMALL = 16 * 1024
+"""Bytes of an inner frame (tag and body, no length) that still counts as small."""
+FRAGMENT = 64 * 1024
+"""Bytes of an inner frame in one fragment; a larger inner frame is sent in several."""
+BATCH = 64 * 1024
+"""About as many bytes are taken at once."""
+STREAMS = 4
+"""Fragmented messages begun and unfinished at once."""
+
+_PATIENCE = 3  # batches in a row that small frames may fill while bulk waits
+_LAST_STREAM = 2**32 - 1
+_pack_length = struct.Struct("<I").pack
+_FIRST = struct.Struct("<IBII")  # length, tag, stream, total
+_PART = struct.Struct("<IBI")  # length, tag, stream
+
+
+class _Queue:
+    """The bulk of one key, in the order of posting."""
+
+    __slots__ = ("key", "messages", "sent", "stream")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.messages: deque[tuple[bytes, bytes | memoryview]] = deque()
+        self.stream = 0  # what the first message is fragmented under; 0 while it has no stream
+        self.sent = 0  # bytes of the first message that have been taken
+
+
+class Lanes:
+    """The lanes of one link.
+
+    Small frames gather in a list that is joined when it holds a batch: neither posting nor taking ever
+    walks over all that waits. Bulk stands in one queue for each key, and the keys take turns.
+    """
+
+    __slots__ = (
+        "_control",
+        "_ended",
+        "_gathered",
+        "_held",
+        "_last",
+        "_line",
+        "_queues",
+        "_sealed",
+        "_skipped",
+        "_small",
+        "_stream",
+        "_streams",
+        "frames",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        self._control: list[bytes] = []
+        self._small: list[bytes] = []
+        self._gathered = 0  # bytes in _small
+        self._sealed: deque[tuple[bytes, int]] = deque()  # joined batches of small frames, and how many each
+        self._queues: dict[Hashable, _Queue] = {}
+        self._line: deque[_Queue] = deque()  # queues whose first message may go
+        self._held: deque[_Queue] = deque()  # queues whose first message needs a stream, and none is free
+        self._streams = 0  # streams given to queues
+        self._stream = 0  # the number given last
+        self._skipped = 0  # batches in a row without any of the bulk that waits
+        self._last: bytes | None = None
+        self._ended = False
+        #: Wire frames posted and not yet taken; a fragmented message is one.
+        self.frames = 0
+        #: Bytes posted and not yet taken: of bulk those of the inner frames, else those of the wire frames.
+        self.waiting = 0
+
+    def __bool__(self) -> bool:
+        """Whether there is something to take."""
+        return self.frames > 0 and not self._ended
+
+    def control(self, frame: bytes) -> None:
+        """Have the wire frame `frame` leave in the next batch, ahead of all but other control frames."""
+        self._control.append(frame)
+        self.frames += 1
+        self.waiting += len(frame)
+
+    def post(self, frame: bytes) -> None:
+        """Have the wire frame `frame`, which is small, leave in its turn."""
+        size = len(frame)
+        self._small.append(frame)
+        self.frames += 1
+        self.waiting += size
+        self._gathered = gathered = self._gathered + size
+        if gathered >= BATCH:
+            self._seal()
+
+    def message(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
+        """Have the inner frame `head` + `body` leave, behind all earlier ones of `key`.
+
+        :param head: the tag and the fields; a few hundred bytes.
+        :param body: not to be changed any more; a memoryview is one of bytes.
+        """
+        size = len(head) + len(body)
+        if size > SMALL or key in self._queues:
+            self._enqueue(key, head, body)
+            return
+        # Written out as in post(): this, too, runs once for each message.
+        self._small.append(_pack_length(size) + head + body)
+        self.frames += 1
+        size += 4
+        self.waiting += size
+        self._gathered = gathered = self._gathered + size
+        if gathered >= BATCH:
+            self._seal()
+
+    def last(self, frame: bytes) -> None:
+        """Have the wire frame `frame` leave behind everything, and nothing after it.
+
+        What is posted before it has left still goes ahead of it. Only the first call counts.
+        """
+        if self._last is None:
+            self._last = frame
+            self.frames += 1
+            self.waiting += len(frame)
+
+    def take(self) -> tuple[bytes, int]:
+        """The next batch, and how many frames end in it; ``(b"", 0)`` if there is nothing to take."""
+        if not self.frames or self._ended:
+            return b"", 0
+        pieces = self._control
+        finished = len(pieces)
+        if pieces:
+            self._control = []
+        if self._sealed:
+            batch, count = self._sealed.popleft()
+            pieces = [*pieces, batch]
+            finished += count
+        elif self._small:
+            finished += len(self._small)
+            pieces = pieces + self._small if pieces else self._small
+            self._small = []
+            self._gathered = 0
+        batch = b"".join(pieces)
+        self.waiting -= len(batch)
+        if self._line:
+            parts: list[bytes | memoryview] = [batch]
+            finished += self._take_bulk(parts, BATCH - len(batch))
+            batch = b"".join(parts)
+        self.frames -= finished
+        if self._last is not None and self.frames == 1:
+            self._ended = True
+            self.frames = self.waiting = 0
+            return batch + self._last, finished + 1
+        return batch, finished
+
+    def clear(self) -> None:
+        """Forget what waits: the link is over."""
+        self._control.clear()
+        self._small.clear()
+        self._sealed.clear()
+        self._queues.clear()
+        self._line.clear()
+        self._held.clear()
+        self._last = None
+        self._gathered = self._streams = self._skipped = 0
+        self.frames = self.waiting = 0
+
+    def _seal(self) -> None:
+        """Make the small frames gathered so far one batch."""
+        self._sealed.append((b"".join(self._small), len(self._small)))
+        self._small.clear()
+        self._gathered = 0
+
+    def _enqueue(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
+        """Post one message as bulk."""
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.messages.append((head, body))
+        else:
+            queue = self._queues[key] = _Queue(key)
+            queue.messages.append((head, body))
+            self._line_up(queue)
+        self.frames += 1
+        self.waiting += len(head) + len(body)
+
+    def _line_up(self, queue: _Queue) -> None:
+        """Put `queue`, whose first message has not begun, at the end of its line."""
+        head, body = queue.messages[0]
+        if len(head) + len(body) > FRAGMENT:
+            if self._streams == STREAMS:
+                self._held.append(queue)
+                return
+            self._streams += 1
+            self._stream = self._stream + 1 if self._stream < _LAST_STREAM else 1
+            queue.stream = self._stream
+        self._line.append(queue)
+
+    def _take_bulk(self, pieces: list[bytes | memoryview], room: int) -> int:
+        """Add bulk to `pieces` while there is `room`; how many messages ended."""
+        finished = 0
+        if room <= 0:
+            if self._skipped < _PATIENCE:
+                self._skipped += 1
+                return 0
+            room = 1  # enough for one piece, whatever its size
+        self._skipped = 0
+        line = self._line
+        while room > 0 and line:
+            queue = line.popleft()
+            size, done = _take_piece(queue, pieces)
+            room -= 4 + size
+            self.waiting -= size
+            if done:
+                finished += 1
+                self._finish(queue)
+            else:
+                line.append(queue)
+        return finished
+
+    def _finish(self, queue: _Queue) -> None:
+        """Drop the first message of `queue`, all of which is taken; its stream goes to who waits for one."""
+        queue.messages.popleft()
+        if queue.stream:
+            queue.stream = queue.sent = 0
+            self._streams -= 1
+            if self._held:
+                self._line_up(self._held.popleft())
+        if queue.messages:
+            self._line_up(queue)
+        else:
+            del self._queues[queue.key]
+
+
+def _take_piece(queue: _Queue, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
+    """Add one fragment or whole message of `queue`; its bytes, and whether the message ends with it."""
+    head, body = queue.messages[0]
+    total = len(head) + len(body)
+    if not queue.stream:
+        pieces += (_pack_length(total) + head, body)
+        return total, True
+    sent = queue.sent
+    end = queue.sent = min(sent + FRAGMENT, total)
+    if sent:
+        pieces.append(_PART.pack(5 + end - sent, FrameTag.PART, queue.stream))
+        begin = sent - len(head)
+    else:
+        pieces.append(_FIRST.pack(9 + end, FrameTag.FIRST, queue.stream, total) + head)
+        begin = 0
+    # A view: a slice of bytes would copy what the join copies anyway.
+    pieces.append(memoryview(body)[begin : end - len(head)])
+    return end - sent, end == total
