@@ -84,7 +84,7 @@ class Limits(_Checked):
     #: fragments, which always fit.
     max_frame: int = _count(16 * MIB, "bytes", 128 * 1024, 16 * MIB)
     #: Bytes in the encoded body of one message, call or result.
-    max_message: int = _count(128 * MIB, "bytes", 1024, 1024 * MIB)
+    max_message: int = _count(128 * MIB, "bytes", MIB, 1024 * MIB)
     #: How deep a body without a type may nest.
     max_depth: int = _count(64, "levels", 1, 500)
     #: Seconds a peer may pause inside one frame before the link is given up.

@@ -324,6 +324,14 @@ class Node(Rotation, Messaging):
         """The peers that are kept, as they were given."""
         return tuple(self._peers)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the nodes that can be reached now: this one, then those it is linked with, sorted.
+
+        Empty while the node is not started.
+        """
+        return (self.name, *sorted(self.sessions)) if self.started else ()
+
     def subscribe(self) -> Subscription:
         """The node's events from now on: see ``snowgreen.Event`` for their kinds."""
         return self._bus.subscribe()

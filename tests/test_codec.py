@@ -275,17 +275,18 @@ def test_what_cannot_be_encoded_is_named(body: Any, text: str) -> None:
 
 def test_a_body_is_bounded() -> None:
     """One byte more than the limit is refused, raw or encoded; the limit itself is sent."""
-    small = Codecs(None, Limits(max_message=1024))
+    size = 2**20
+    small = Codecs(None, Limits(max_message=size))
     text = (
-        "the encoded body has 1025 bytes, and this node sends at most 1024;"
+        f"the encoded body has {size + 1} bytes, and this node sends at most {size};"
         " Limits.max_message can be raised, at both ends"
     )
     for fits, large in [
-        (b"x" * 1024, b"x" * 1025),
-        (bytearray(1024), bytearray(1025)),
-        ("x" * 1021, "x" * 1022),
+        (b"x" * size, b"x" * (size + 1)),
+        (bytearray(size), bytearray(size + 1)),
+        ("x" * (size - 5), "x" * (size - 4)),
     ]:
-        assert len(small.encode(fits)[1]) == 1024
+        assert len(small.encode(fits)[1]) == size
         assert why(small.encode, large, error=PayloadTooLarge) == text
 
 

@@ -223,14 +223,17 @@ def test_who_failed_most_makes_room_for_a_newcomer() -> None:
 
 def test_links_count_and_are_never_forgotten() -> None:
     """Links are limited elsewhere: they may exceed the cap, and leave no room for what is only heard of."""
-    account = mesh(known=4)
-    account.heard(names(1, 50), from_host=AFAR, now=0.0)
-    for text in names(6):
-        account.up(text, host="198.51.100.7", now=0.0)
-    assert account.known == 7
-    assert not account.heard(names(1, 51), from_host=AFAR, now=0.0).new
-    account.down(name(0), 1.0, lost=True)  # one too many to be remembered without a link
+    account = mesh(known=4, dials=1)
+    account.heard(names(4, 50), from_host=AFAR, now=0.0)
+    assert dialed(account, 0.0) == [name(50)]
+    for number in range(6):
+        account.up(name(number), host="198.51.100.7", now=0.0)
+        assert account.known == max(4, number + 2)  # those that wait make room, the one that is dialed stays
+    assert not account.heard(names(1, 60), from_host=AFAR, now=0.0).new
+    fail(account, name(50), 0.0)  # and is now one too many
     assert account.known == 6
+    account.down(name(0), 1.0, lost=True)
+    assert account.known == 5
     for text in names(6):
         account.down(text, 1.0, lost=True)
     assert account.known == 4
@@ -497,7 +500,7 @@ def test_the_bounds_hold_whatever_is_said(steps: list[Any], known: int, dials: i
         look()
         told &= {*account._nodes}  # what it has forgotten it judges anew
         assert linked <= set(account._nodes)
-        assert account.known <= max(known, len(linked) + len(flying))
+        assert account.known <= max(known, len(linked.union(flying)))
         assert account.known - len(linked) <= known
         assert len(account._queue) <= 2 * account.known + 65
     while account.known > len(linked):  # all others are dialed in time, or forgotten

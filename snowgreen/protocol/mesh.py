@@ -248,7 +248,7 @@ class Mesh:
         node = self._nodes.get(name)
         if node is None:
             # A link is remembered in any case: links have limits of their own.
-            self._make_room()
+            self._make_room(failures=0)
             node = self._nodes[name] = _Node(parse_name(name), local=False, now=now)
         self._move(node, _State.LINKED)
         node.since = now
@@ -281,7 +281,8 @@ class Mesh:
         if node is None or node.state is not _State.DIALING:
             return  # linked by the peer, or forgotten, meanwhile
         at = now + self._delay(node.failures)
-        if final or at >= node.since + self._rules.patience:
+        given_up = at >= node.since + self._rules.patience
+        if final or given_up or len(self._nodes) > self._rules.known:
             self.forget(name)
         else:
             node.failures += 1
@@ -355,14 +356,15 @@ class Mesh:
     def _delay(self, failures: int) -> float:
         return delay(failures, self._chance(), base=self._rules.base, ceiling=self._rules.ceiling)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, failures: int = 1) -> bool:
         """Room for one more, by forgetting who has failed most, if need be; False: there is none.
 
-        Who has not been dialed yet is not forgotten for somebody of whom no more is known.
+        :param failures: how many make one forgettable. Who was not dialed yet is not forgotten for somebody
+            of whom no more is known.
         """
         if len(self._nodes) < self._rules.known:
             return True
-        for names in reversed(self._failed[1:]):
+        for names in reversed(self._failed[failures:]):
             if names:
                 self.forget(next(iter(names)))
                 return len(self._nodes) < self._rules.known
