@@ -237,7 +237,7 @@ def fuzz_mail(data: bytes) -> None:
 
 
 _MAIL: Final[list[tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]] = [
-    (mail.decode_open, lambda value: mail.encode_open(*value)[4:]),
+    (mail.decode_open, lambda value: mail.open_head(*value)),
     (mail.decode_credit, lambda value: mail.encode_credit(*value)[4:]),
     (mail.decode_refuse, lambda value: mail.encode_refuse(*value)[4:]),
     (mail.decode_finish, lambda value: mail.finish_head(value)),
@@ -344,8 +344,8 @@ def seeds(target: str) -> Iterator[tuple[str, bytes]]:
 
 # Each is read as every kind of frame, so that one seed serves all that have its form.
 _MAIL_SEEDS: Final = {
-    "open": mail.encode_open(1, mail.FlowKind.MAILBOX, "jörbs")[4:],
-    "open-with-a-control-character": mail.encode_open(1, mail.FlowKind.MAILBOX, "a\x1bb")[4:],
+    "open": mail.open_head(1, mail.FlowKind.MAILBOX, "jörbs"),
+    "open-with-a-control-character": mail.open_head(1, mail.FlowKind.MAILBOX, "a\x1bb"),
     "credit": mail.encode_credit(1, 4096, 1 << 24, 3, 1 << 27, mail.Mode.RAISE)[4:],
     "message": mail.message_head(1, 1) + b"\xc0",
     "call": mail.call_head(2, 9, 1000, 1 << 20, 1, "add") + b"\x92\x01\x02",

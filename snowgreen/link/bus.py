@@ -154,7 +154,6 @@ class Bus:
                 self._up[event.peer] = event
             else:
                 self._up.pop(event.peer, None)
-            pass
         for reader in readers:
             reader.put(event)
 

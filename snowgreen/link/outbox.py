@@ -104,6 +104,10 @@ class Outbox:
         if not self._armed:
             self._arm()
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether bulk of `key` waits, which what is posted under it now goes behind."""
+        return self._lanes.holds(key)
+
     def whole(self, frame: bytes) -> None:
         """Have the frame `frame` written in its turn, in one piece whatever its size."""
         self._lanes.post(frame)

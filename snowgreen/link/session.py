@@ -296,6 +296,10 @@ class Session:
             # The peer can begin to read while the sender goes on; and memory is joined in small pieces.
             self._flush()
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether a large message of `key`, or one behind it, waits to be sent."""
+        return self._outbox.holds(key)
+
     def post_whole(self, frame: bytes) -> None:
         """As :meth:`post_message`, for a whole frame to a peer that knows no fragments."""
         if self.reason is None and self._parting is None:
@@ -328,6 +332,8 @@ class Session:
             self._end(reason, orderly=True)
             return
         self._parting = reason
+        if self.carried is not None:
+            self.carried.room()  # who waits for room waits in vain
 
     def beat(self, now: float, *, grace: bool) -> None:
         """One look by the heartbeat sweep."""

@@ -42,19 +42,15 @@ class Messaging:
         board, self._board = self._board, None
         if board is not None:
             board.stop()
-        for mailbox in [
-            *self._mailboxes.values(),
-            *(box for boxes in self._inboxes.values() for box in boxes),
-        ]:
+        for mailbox in self._all_mailboxes():
             mailbox.close()
 
     def _forget_messaging(self) -> None:
         """In a child of a fork: what has come is the parent's, and so are the links it came by."""
-        self._board = None
-        for mailbox in [
-            *self._mailboxes.values(),
-            *(box for boxes in self._inboxes.values() for box in boxes),
-        ]:
+        board, self._board = self._board, None
+        if board is not None:
+            board.let_go()
+        for mailbox in self._all_mailboxes():
             mailbox.forget()
 
     # Messages.

@@ -53,7 +53,7 @@ class Teller(Protocol):
 class Incoming:
     """The receiver's end of a flow."""
 
-    __slots__ = ("given", "mailbox", "number", "peer", "target", "teller")
+    __slots__ = ("given", "mailbox", "number", "peer", "target", "teller", "told")
 
     credited = True
 
@@ -67,6 +67,8 @@ class Incoming:
         #: None if it leads to the handlers.
         self.mailbox = mailbox
         self.given = Given()
+        #: The losses that the sender has been told of.
+        self.told = 0
         target.attach(self)
         self.renew()
 

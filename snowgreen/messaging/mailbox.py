@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,8 +15,6 @@ from ..config import check_timeout
 from ..errors import ConfigurationError, MailboxClosed, MailboxEmpty, PayloadError
 from ..protocol.credit import LEAST_WINDOW_BYTES, window
 from .codec import RAW, Codecs
-
-log = logging.getLogger("snowgreen.messaging")
 
 #: What a mailbox does with a message that it has no room for.
 POLICIES = ("block", "drop_newest", "drop_oldest", "error")
@@ -249,7 +246,6 @@ class Mailbox:
             body = self._codecs.decode(codec, payload, self._type)
         except PayloadError as error:
             self.dropped += 1
-            log.warning("a message from %s to %r was dropped: %s", source.peer, self.name, error)
             source.lost(self.name, str(error))
             return None
         return Message(body, source.peer, self.name)

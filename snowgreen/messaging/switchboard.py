@@ -56,6 +56,7 @@ class Switchboard:
         self.desk = Desk(self, handlers, self.limits.handlers, endpoint.config.mailbox_bytes)
         self.local = Local(self)
         self._dialer = dialer
+        self._forked = False
         take = {
             FrameTag.OPEN: Traffic.opened,
             FrameTag.CREDIT: Traffic.credited,
@@ -117,7 +118,7 @@ class Switchboard:
     def dropped(self, peer: str, mailbox: str, count: int, reason: str, *, sent: bool) -> None:
         """Tell the subscribers that messages were lost. Never waits."""
         event = MessagesDropped(peer, mailbox, count, reason, sent, self.endpoint.runtime.wall())
-        say(log, logging.INFO, "%s: %s", self.name, event)
+        say(log, logging.WARNING, "%s: %s", self.name, event)
         self.endpoint.bus.publish(event)
 
     # Receiving: in the loop's callbacks.
@@ -134,9 +135,15 @@ class Switchboard:
         self.endpoint.receivers[frame[0]](session, frame)
 
     def _ended(self, session: Session) -> None:
+        if self._forked:
+            return
         traffic = session.carried
         if isinstance(traffic, Traffic):
             traffic.ended()
+
+    def let_go(self) -> None:
+        """In a child of a fork: whoever waits for something, or works on it, does so in the parent."""
+        self._forked = True
 
     def stop(self) -> None:
         """The node stops: calls of peers end, and say so. Never waits."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import gevent
-
 from ..errors import (
     MailboxFull,
     MessagingError,
@@ -21,11 +19,12 @@ from ..errors import (
 from ..protocol import mail
 from ..protocol.fragments import Assembly
 from ..protocol.frames import BadFrame, Capability, FrameTag
-from ..protocol.mail import FlowKind, Mode, Refusal
+from ..protocol.mail import FlowKind, Mode, Refusal, checked_name
 from ..protocol.wire import MAX_FRAME
 from .codec import RAW
 from .flows import Incoming, Outgoing, Uncredited
 from .line import Line
+from .losses import Losses
 
 if TYPE_CHECKING:
     from ..link.session import Session
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
 MAX_FLOWS = 1024
 #: Beyond the payload: the fields of the frame that carries it.
 _HEAD_BYTES = 1024
-#: The key under which the handlers' flow stands among those of mailboxes; no mailbox has it for a name.
-CALLS = ""
+#: The key under which the flow for calls stands among those of mailboxes; no mailbox has it for a name.
+_CALLS = object()
 
 
 class Traffic:
@@ -48,11 +47,12 @@ class Traffic:
         "_board",
         "_incoming",
         "_last_flow",
-        "_lost",
+        "_losses",
         "_opened",
         "_outgoing",
         "_outgoing_by_number",
         "_sent",
+        "_waiting",
         "calls",
         "pending",
         "room_line",
@@ -63,14 +63,15 @@ class Traffic:
     def __init__(self, board: Switchboard, session: Session) -> None:
         self._board = board
         self.session = session
-        self._outgoing: dict[str, Outgoing] = {}
+        self._outgoing: dict[object, Outgoing] = {}
         self._outgoing_by_number: dict[int, Outgoing] = {}
         self._last_flow = 0
         self._sent = 0
         self._incoming: dict[int, Incoming] = {}
         self._opened = 0  # the highest number the peer has opened
         self._assembly: Assembly | None = None
-        self._lost: dict[tuple[str, str], int] = {}
+        self._losses: Losses | None = None
+        self._waiting: dict[Outgoing, None] = {}  # flows with a line of senders
         #: Handlers that wait to send what they return.
         self.room_line = Line()
         #: The number of the last call made on this link.
@@ -106,18 +107,18 @@ class Traffic:
         granted.sent += 1
         granted.sent_bytes += len(payload)
         self._sent = flow.used = self._sent + 1
-        self.session.post_message(flow.number, flow.heads.get(codec) or flow.head(codec), payload)
+        self.session.post_message(mailbox, flow.heads.get(codec) or flow.head(codec), payload)
 
     def handlers_flow(self) -> Outgoing:
         """The flow for calls.
 
         :raises Unsupported: if the peer knows none.
         """
-        flow = self._outgoing.get(CALLS)
+        flow = self._outgoing.get(_CALLS)
         if flow is None:
             if not self.capable:
                 raise Unsupported(f"{self.session.peer} cannot be called: {self._kind()}")
-            flow = self._open(FlowKind.CALLS, CALLS)
+            flow = self._open(FlowKind.CALLS, "")
         return flow
 
     def await_credit(self, flow: Outgoing, timeout: float | None, lacking: str) -> None:
@@ -136,7 +137,13 @@ class Traffic:
                 raise MailboxFull(peer, flow.name)
             return granted.open and not self.session.full
 
-        if not flow.line.wait(ready, self._board.countdown(timeout)):
+        self._waiting[flow] = None
+        try:
+            gone = not flow.line.wait(ready, self._board.countdown(timeout))
+        finally:
+            if not flow.line:
+                self._waiting.pop(flow, None)
+        if gone:
             if self.session.full:
                 why = "it does not read"
             else:
@@ -185,18 +192,28 @@ class Traffic:
         self.session.post_whole(frame)
 
     def _open(self, kind: FlowKind, name: str) -> Outgoing:
+        if kind is FlowKind.MAILBOX:
+            checked_name(name, "mailbox")
         self._check_alive()
-        while len(self._outgoing) >= MAX_FLOWS:
+        if len(self._outgoing) >= MAX_FLOWS:
             self._finish(min(self._idle(), key=lambda flow: flow.used, default=None))
         self._last_flow += 1
-        flow = self._outgoing[name] = Outgoing(self._last_flow, name)
+        flow = self._outgoing[name or _CALLS] = Outgoing(self._last_flow, name)
         flow.used = self._sent
         self._outgoing_by_number[flow.number] = flow
-        self.session.post_control(mail.encode_open(flow.number, kind, name))
+        # Behind the FINISH of the flow that made room for it, and behind what an earlier flow to the same
+        # mailbox has still to send.
+        self.session.post_message(name, mail.open_head(flow.number, kind, name), b"")
         return flow
 
     def _idle(self) -> list[Outgoing]:
-        return [flow for flow in self._outgoing.values() if flow.answered and not flow.line and flow.name]
+        """The flows that can be finished: nobody waits for them, and their FINISH leaves at once."""
+        holds = self.session.holds
+        return [
+            flow
+            for flow in self._outgoing.values()
+            if flow.answered and not flow.line and flow.name and not holds(flow.name)
+        ]
 
     def _finish(self, flow: Outgoing | None) -> None:
         """Make room for another flow: the one that was used longest ago ends, behind its last message."""
@@ -205,21 +222,24 @@ class Traffic:
                 f"messages to {MAX_FLOWS} mailboxes of {self.session.peer} wait already: no more at once"
             )
         self._drop(flow)
-        self.session.post_message(flow.number, mail.finish_head(flow.number), b"")
+        self.session.post_message(flow.name, mail.finish_head(flow.number), b"")
 
     def _drop(self, flow: Outgoing) -> None:
-        if self._outgoing.get(flow.name) is flow:
-            del self._outgoing[flow.name]
+        key = flow.name or _CALLS
+        if self._outgoing.get(key) is flow:
+            del self._outgoing[key]
         self._outgoing_by_number.pop(flow.number, None)
 
     # Receiving: in the loop's callbacks.
 
     def room(self) -> None:
         """Something was written: those that wait for it may look again."""
-        if self.session.full:
+        if not self._waiting and not self.room_line:
+            return
+        if self.session.full and self.session.ending is None:
             return
         self.room_line.poke()
-        for flow in self._outgoing.values():
+        for flow in self._waiting:
             flow.line.poke()
 
     def credited(self, frame: bytes) -> None:
@@ -354,6 +374,7 @@ class Traffic:
     def tell(self, flow: Incoming) -> None:
         """Tell the sender how the credit of `flow` stands."""
         given = flow.given
+        flow.told = given.lost
         raises = flow.mailbox is not None and flow.mailbox.full == "error"
         self.session.post_control(
             mail.encode_credit(
@@ -367,24 +388,24 @@ class Traffic:
         )
 
     def report(self, name: str, reason: str) -> None:
-        """A message for `name` was lost. Both sides are told at the end of this turn of the loop."""
-        if not self._lost:
-            gevent.get_hub().loop.run_callback(self._report)
-        self._lost[name, reason] = self._lost.get((name, reason), 0) + 1
+        """A message for `name` was lost. Both sides are told of it soon."""
+        if self._losses is None:
+            self._losses = Losses(self._report)
+        self._losses.add(name, reason)
 
-    def _report(self) -> None:
-        lost, self._lost = self._lost, {}
+    def _report(self, lost: dict[tuple[str, str], int]) -> None:
         for (name, reason), count in lost.items():
             self._board.dropped(self.session.peer, name, count, reason, sent=False)
-        names = {name for name, _ in lost}
         for flow in self._incoming.values():
-            if flow.mailbox is not None and flow.mailbox.name in names:
+            if flow.given.lost != flow.told:
                 self.tell(flow)
 
     def ended(self) -> None:
         """The link is over: everybody who waits for something on it is told."""
         for flow in list(self._incoming.values()):
             self._forget(flow)
+        if self._losses is not None:
+            self._losses.close()
         for out in self._outgoing.values():
             out.granted.messages = 0
             out.line.poke()

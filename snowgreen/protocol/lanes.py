@@ -131,6 +131,10 @@ class Lanes:
             self.frames += 1
             self.waiting += len(frame)
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether something of `key` waits as bulk."""
+        return key in self._queues
+
     def take(self) -> tuple[bytes, int]:
         """The next batch, and how many frames end in it; ``(b"", 0)`` if there is nothing to take."""
         if not self.frames or self._ended:

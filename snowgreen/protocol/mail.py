@@ -176,10 +176,10 @@ def _cut(text: str, most: int) -> bytes:
 # Flows.
 
 
-def encode_open(flow: int, kind: int, name: str) -> bytes:
-    """OPEN: ``u32 flow ‖ u8 kind ‖ u8 n ‖ name``; a flow of calls has an empty name."""
+def open_head(flow: int, kind: int, name: str) -> bytes:
+    """OPEN, ``u32 flow ‖ u8 kind ‖ u8 n ‖ name``, without its length; a flow of calls has an empty name."""
     raw = name.encode()
-    return encode(FrameTag.OPEN, _OPEN.pack(flow, kind, len(raw)) + raw)
+    return bytes([FrameTag.OPEN]) + _OPEN.pack(flow, kind, len(raw)) + raw
 
 
 def decode_open(frame: bytes) -> Open:
