@@ -185,3 +185,12 @@ def test_tiny_fragments_take_no_more_memory_than_large_ones():
     count = 50_000
     frames = itertools.chain([first(1, 2**30, b"\x45")], (part(1, b"xy") for _ in range(count)))
     assert held(2**30, frames) < 4 * 2 * count
+
+
+def test_a_message_in_tiny_fragments_comes_back():
+    """Pieces that are joined on the way stay in order and complete."""
+    assembly = Assembly(LARGEST)
+    inner = b"\x45" + bytes(index % 256 for index in range(LARGEST - 1))
+    *most, final = cut(1, inner, range(0, LARGEST, 3))
+    assert [give(assembly, frame) for frame in most] == [None] * len(most)
+    assert give(assembly, final) == inner

@@ -6,6 +6,7 @@ import itertools
 import time
 from typing import Any
 
+import gevent
 import pytest
 
 import snowgreen
@@ -72,6 +73,20 @@ def test_an_unanswered_ping_ends_the_link(silent: Any) -> None:
     sweep([node._endpoint])
     assert session.reason == "no answer to a ping for 15 s"
     assert not node.sessions
+
+
+def test_a_link_full_of_messages_is_pinged(silent: Any) -> None:
+    """The PING goes ahead of messages that wait for a peer that takes its time, so that its answer counts."""
+    node, session, sock, clock = silent
+    while not session.full:
+        session.post_message("bulk", b"\x45", bytes(1024 * 1024))
+    clock.now += 60
+    sweep([node._endpoint])
+    with gevent.Timeout(10):
+        ping = next(frame for frame in iter(lambda: raw.read_message(sock), b"") if frame[4] == 0xF0)
+    assert session._outbox.waiting > 1024 * 1024
+    sock.sendall(ping.replace(b"\xf0", b"\xf1"))
+    until(lambda: session.rtt is not None, "the answer arrived")
 
 
 def test_a_stalled_hub_condemns_nobody(silent: Any) -> None:

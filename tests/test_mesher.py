@@ -41,6 +41,18 @@ def meshed(nodes: list[snowgreen.Node]) -> bool:
     return all({other.name for other in nodes} - {node.name} <= set(node.sessions) for node in nodes)
 
 
+def lists_are_read(node: snowgreen.Node, peer: snowgreen.Node) -> None:
+    """Wait until `node` has read what `peer` sent when they linked: the answer to a ping comes behind it."""
+
+    def answered() -> bool:
+        try:
+            return node.sessions[peer.name].ping() > 0
+        except (KeyError, snowgreen.SessionError):
+            return False  # a better link has just taken its place
+
+    until(answered, "a ping is answered")
+
+
 @pytest.fixture
 def tell(make_node: MakeNode) -> Iterator[Any]:
     """Says to a node, as a peer that has linked, what a node never would."""
@@ -114,6 +126,8 @@ def test_a_lost_link_comes_back_and_one_that_said_goodbye_does_not(make_node: Ma
     seed = make_node(mesh=True, config=config())
     a, b = (make_node(mesh=True, config=config(), peers=[seed.name]) for _ in range(2))
     until(lambda: meshed([seed, a, b]), "the mesh stands")
+    lists_are_read(a, b)
+    lists_are_read(b, a)
     seed.stop()
     until(lambda: seed.name not in {**a.sessions, **b.sessions}, "the seed is gone")
     for node in (a, b):
@@ -285,7 +299,7 @@ def test_a_node_that_was_left_stays_left(make_node: MakeNode, monkeypatch: pytes
         for session in (a.sessions[seed.name], seed.sessions[a.name]):
             session._end("as if cut", orderly=False)
         assert event_of(events, NodeUp).peer == seed.name  # which tells a of b
-        a.sessions[seed.name].ping()
+        lists_are_read(a, seed)
         assert b.name not in dialed
         assert b.name not in a._mesher._mesh._nodes
     a.connect(b.name)

@@ -72,7 +72,7 @@ def test_up_is_what_the_last_item_says() -> None:
     bus.publish(up(1))
     monitor = bus.monitor("a@h")
     assert (monitor.peer, monitor.up) == ("a@h", None)
-    next(monitor)
+    assert monitor.get(0) == up(1)
     assert monitor.get(0) is None
     assert monitor.up is True
     for number in range(1, 4):
@@ -81,9 +81,9 @@ def test_up_is_what_the_last_item_says() -> None:
     assert monitor.up is True  # nothing of it was read
     assert monitor.get(0) == EventsDropped(4)
     assert monitor.up is None
-    assert next(monitor) == down(3)
+    assert monitor.get(0) == down(3)
     assert monitor.up is False
-    assert next(monitor) == up(4)
+    assert monitor.get(0) == up(4)
     assert monitor.up is True
 
 
@@ -241,9 +241,9 @@ def test_two_monitors_of_one_peer_each_get_all(make_node: MakeNode) -> None:
             assert published == NodeUp(b.name, b.incarnation, "bound", True, session.connected_at)
             session.close("enough")
             for monitor in (early, late):
-                assert next(monitor) is published
+                assert monitor.get(5) is published
                 assert monitor.up is True
-                gone = next(monitor)
+                gone = monitor.get(5)
                 assert isinstance(gone, NodeDown)
                 assert (gone.peer, gone.reason, monitor.up) == (b.name, "enough", False)
 

@@ -65,7 +65,7 @@ def test_the_block_about_kept_peers(env: dict[str, str]) -> None:
         [sys.executable, "-c", BLOCKS[3]], env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert (run.returncode, run.stderr) == (0, "")
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 def test_the_table_of_arguments_is_true() -> None:
@@ -89,6 +89,33 @@ def test_the_how_to_of_rotation(env: dict[str, str]) -> None:
     assert run.returncode == 0, run.stderr
     shown = re.findall(r"^print\(.*\)\s+# (.*)$", block, re.MULTILINE)
     assert len(shown) == 3
+    assert run.stdout.splitlines() == shown
+
+
+def test_the_page_about_messages(env: dict[str, str]) -> None:
+    """The code of docs/messages.md, as one program, prints what its comments promise."""
+    page = (ROOT / "docs" / "messages.md").read_text()
+    code = "".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    shown = [
+        shown or alone
+        for shown, alone in re.findall(r"^ *print\(.*\) +# (.*)$|^# (.*)$", code, re.MULTILINE)
+    ]
+    assert len(shown) == 15
+    assert run.stdout.splitlines() == shown
+
+
+def test_the_block_about_messages(env: dict[str, str]) -> None:
+    """The block of the README that sends and calls prints what its comments promise."""
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKS[4]], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    shown = re.findall(r"^ *print\(.*\) +# (.*)$", BLOCKS[4], re.MULTILINE)
+    assert len(shown) == 2
     assert run.stdout.splitlines() == shown
 
 

@@ -49,6 +49,19 @@ def test_many_pings_at_once(make_node: MakeNode) -> None:
     assert session.frames_sent == session.frames_received == 100
 
 
+def test_a_ping_goes_ahead_of_messages_that_wait(linked: Any) -> None:
+    """With as many messages queued as the limits allow a ping is sent all the same, and before most of them."""
+    _, session, sock, _ = linked
+    while not session.full:
+        session.post_message("bulk", b"\x45", bytes(1024 * 1024))
+    job = gevent.spawn(session.ping)
+    with gevent.Timeout(10):
+        ping = next(frame for frame in iter(lambda: raw.read_message(sock), b"") if frame[4] == 0xF0)
+    assert session._outbox.waiting > 1024 * 1024
+    sock.sendall(ping.replace(b"\xf0", b"\xf1"))
+    assert job.get(timeout=5) >= 0
+
+
 def test_an_unanswered_ping_times_out_and_the_link_goes_on(linked: Any) -> None:
     """PingTimeout is the ping's failure, not the session's."""
     _, session, sock, _ = linked

@@ -9,7 +9,8 @@ The exit status is 0 only if every link asked for was made and held and nothing 
 it is 1, and 130 after Ctrl-C. Where the limit on file descriptors is what stops a run, the run says so.
 
 A run is a row of phases over a :class:`Fleet` of links; another kind of load is another phase. ``--attack``
-is another run altogether: it holds the links through an attack, as ``siege.py`` says.
+and ``--messages`` are other runs altogether: one holds the links through an attack, as ``siege.py`` says, and
+one sends messages over a single link, as ``messages.py`` says.
 """
 
 # ruff: noqa: E402  # what is imported before the patching would be left unpatched
@@ -39,6 +40,8 @@ import measure
 from attacks import KINDS
 from gevent.pool import Group
 from measure import descriptors, percentiles, usage
+from messages import Exchange
+from messages import Report as ExchangeReport
 from rich.console import Console
 from rich.progress import Progress
 from siege import Report as SiegeReport
@@ -335,6 +338,20 @@ def besiege(kinds: tuple[str, ...], given: dict[str, Any]) -> SiegeReport:
     return siege.report
 
 
+def exchange(given: dict[str, Any]) -> ExchangeReport:
+    """Send messages to a node of its own, and measure them."""
+    with contextlib.closing(Server()) as server:
+        run = Exchange(server, os.getpid())
+        try:
+            with halting(given["max_seconds"]):
+                run.run(given["hold"], given["count"])
+                run.report.left_on_server = server.settle(0)
+        except Halt as end:
+            run.report.stopped_by = str(end)
+    run.judge()
+    return run.report
+
+
 def parse_kinds(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
     """The kinds of attack that were asked for."""
     kinds = tuple(value.split(",")) if value else ()
@@ -355,11 +372,19 @@ def parse_kinds(_context: click.Context, _option: click.Parameter, value: str | 
 @click.option("--attack", metavar="KIND,…", callback=parse_kinds, help=f"Any of {','.join(KINDS)}.")
 @click.option("--attackers", default=1000, show_default=True, type=click.IntRange(1), help="Of each kind.")
 @click.option("--sources", default=3, show_default=True, type=click.IntRange(1, 50), help="Of each kind.")
+@click.option("--messages", is_flag=True, help="Send messages over one link instead: --hold for each size.")
+@click.option("--count", default=1_000_000, show_default=True, type=click.IntRange(1), help="Of each size.")
 @click.option("--json", "output", type=click.File("w", lazy=False), help="Write the figures here, too.")
-def main(target: str | None, attack: tuple[str, ...], output: TextIO | None, **given: Any) -> None:
+def main(
+    target: str | None, attack: tuple[str, ...], messages: bool, output: TextIO | None, **given: Any
+) -> None:
     """Open thousands of links with one node, hold them, and measure them."""
     prepare()
-    report = besiege(attack, given) if attack else flood(target, given)
+    report: Report | SiegeReport | ExchangeReport
+    if messages:
+        report = exchange(given)
+    else:
+        report = besiege(attack, given) if attack else flood(target, given)
     Console().print(measure.table(asdict(report)), soft_wrap=True)
     if output is not None:
         output.write(json.dumps(asdict(report), indent=2) + "\n")

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import gevent
 from gevent.fileobject import FileObject
+from messages import Receiver
 
 from snowgreen import Config, ConnectionsRefused, Cookie, HandshakeFailed, Limits, Node
 
@@ -68,10 +69,12 @@ def serve() -> None:
     # By default so many from one address would be kept out.
     config = Config(limits=Limits() if first["limits"] == "default" else Limits.trusted())
     with Node("flooded@127.0.0.1:0", cookie=first["cookie"], config=config) as node:
-        ledger = Ledger(node)
-        for order in itertools.chain([first], orders):  # there is one kind of order so far
+        ledger, receiver = Ledger(node), Receiver(node)
+        for order in itertools.chain([first], orders):
             answer = {"number": order["number"], "name": node.name, "sessions": len(node.sessions)}
             answer |= ledger.as_json()
+            if "kind" in order:
+                answer["received"] = receiver.look(order["kind"], order["messages"])
             print(json.dumps(answer), flush=True)
 
 
@@ -104,6 +107,10 @@ class Server:
         """How many sessions the node has."""
         return int(self._ask()["sessions"])
 
+    def received(self, kind: str, messages: int) -> dict[str, Any]:
+        """What has come of a `kind` of messages: once there are so many, or too long after they were sent."""
+        return dict(self._ask(kind=kind, messages=messages)["received"])
+
     def settle(self, sessions: int) -> int:
         """Wait until there are no more than `sessions`, or too long; return how many there are."""
         until = time.monotonic() + PATIENCE
@@ -119,7 +126,7 @@ class Server:
             self._process.kill()
             self._process.wait()
 
-    def _ask(self, **order: str) -> dict[str, Any]:
+    def _ask(self, **order: str | int) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

@@ -154,6 +154,7 @@ class Bus:
                 self._up[event.peer] = event
             else:
                 self._up.pop(event.peer, None)
+            readers += self._monitors.get(event.peer, ())
         for reader in readers:
             reader.put(event)
 

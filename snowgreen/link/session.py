@@ -224,7 +224,7 @@ class Session:
         check_timeout(timeout)
         if self.reason is not None:
             raise SessionClosed(self.peer, self.reason)
-        if self._outbox.full:
+        if self._outbox.owing >= OWING:  # however many messages wait, it goes ahead of them
             raise OutboxFull(f"{self.peer} does not read: {self._outbox.waiting} bytes wait for it")
         waiter: AsyncResult[float] = AsyncResult()
         number = self._send_ping(waiter)
@@ -350,7 +350,7 @@ class Session:
         )
         if verdict is Verdict.PING:
             self._pinged_at = now
-            if not self._outbox.full:
+            if self._outbox.owing < OWING:
                 self._send_ping(None)
         elif verdict is Verdict.SILENT:
             self._end(f"no answer to a ping for {self._owner.pulse.timeout:g} s", orderly=False)
