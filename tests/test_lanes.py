@@ -51,6 +51,8 @@ class Ordered(RuleBasedStateMachine):
         self.control = []
         self.small = deque()
         self.bulk = {key: deque() for key in range(len(KEYS))}
+        self.passed = 0  # small frames taken
+        self.after = {}  # key: how many of them go ahead of the bulk that waits
         self.fragments = {}  # stream: the key whose first message it carries
         self.carried = 0  # bytes taken of messages that have not ended
         self.skipped = 0
@@ -85,6 +87,8 @@ class Ordered(RuleBasedStateMachine):
             self.number += 1
             head, body = message(self.number, key, size)
             to_bulk = len(head + body) > SMALL or self.bulk[key]
+            if to_bulk and not self.bulk[key]:
+                self.after[key] = self.passed + len(self.small)
             (self.bulk[key] if to_bulk else self.small).append(head + body)
             self.lanes.message(KEYS[key], head, memoryview(body) if viewed else body)
 
@@ -124,10 +128,12 @@ class Ordered(RuleBasedStateMachine):
         while self.small and frames and frames[0] == self.small[0]:
             taken_small += 4 + len(frames.pop(0))
             self.small.popleft()
+            self.passed += 1
             ends += 1
         assert taken_small >= min(waited_small, BATCH)
         assert taken_small <= BATCH + SMALL + 4
 
+        waited_bulk = any(queue and self.after[key] <= self.passed for key, queue in self.bulk.items())
         taken_bulk = 0
         while frames and frames[0] != self.last:
             taken_bulk += 4 + len(frames[0])
@@ -151,6 +157,7 @@ class Ordered(RuleBasedStateMachine):
             assert len(frame) <= FRAGMENT
             key = key_of(frame)
             assert key not in self.fragments.values()
+            assert self.after[key] <= self.passed
             assert frame == self.bulk[key].popleft()
             return 1
         stream = frame[1:5]
@@ -158,6 +165,7 @@ class Ordered(RuleBasedStateMachine):
             assert len(frame) - 9 == FRAGMENT
             key = key_of(frame[9:])
             assert key not in self.fragments.values()
+            assert self.after[key] <= self.passed
             self.fragments[stream] = key
             self.carried += len(frame) - 9
             inner = self.assembly.first(frame)
@@ -322,6 +330,19 @@ def test_small_messages_stay_behind_the_bulk_of_their_key():
     assert course(sent(lanes)) == "aBb"  # the key has nothing in bulk any more
 
 
+@pytest.mark.parametrize("size", [SMALL + 1, 3 * FRAGMENT])
+def test_bulk_stays_behind_the_small_messages_of_its_key(size):
+    """However many of them wait, in however many batches, a large message goes behind those posted before it."""
+    lanes = Lanes()
+    for _ in range(20 * BATCH // 1000):
+        lanes.message("a", b"\x45", bytes(999))
+    lanes.message("a", b"\x45", b"A" * size)
+    lanes.message("a", b"\x45", b"a")
+    frames = sent(lanes)
+    assert {len(frame) for frame in frames[: 20 * BATCH // 1000]} == {1000}
+    assert frames[-1] == b"\x45a"
+
+
 @pytest.mark.parametrize(
     ("size", "behind_a_later_post", "frames"),
     [(SMALL, False, 1), (SMALL + 1, True, 1), (FRAGMENT, True, 1), (FRAGMENT + 1, True, 2)],
@@ -352,7 +373,9 @@ def test_the_bytes_of_fragments():
 def test_stream_numbers_wrap_to_one():
     """The number after the largest that fits is 1; 0 is never used."""
     lanes = Lanes()
-    lanes._stream = 2**32 - 3
+    large(lanes, "first")
+    sent(lanes)
+    lanes._bulk._stream = 2**32 - 3
     for key in "abc":
         large(lanes, key)
     streams = [struct.unpack_from("<I", frame, 1)[0] for frame in sent(lanes)]

@@ -341,6 +341,7 @@ def besiege(kinds: tuple[str, ...], given: dict[str, Any]) -> SiegeReport:
 def exchange(given: dict[str, Any]) -> ExchangeReport:
     """Send messages to a node of its own, and measure them."""
     with contextlib.closing(Server()) as server:
+        click.echo(f"sending messages to {server.name} (process {server.pid})")
         run = Exchange(server, os.getpid())
         try:
             with halting(given["max_seconds"]):
@@ -383,8 +384,10 @@ def main(
     report: Report | SiegeReport | ExchangeReport
     if messages:
         report = exchange(given)
+    elif attack:
+        report = besiege(attack, given)
     else:
-        report = besiege(attack, given) if attack else flood(target, given)
+        report = flood(target, given)
     Console().print(measure.table(asdict(report)), soft_wrap=True)
     if output is not None:
         output.write(json.dumps(asdict(report), indent=2) + "\n")

@@ -26,8 +26,9 @@ from snowgreen.errors import SnowgreenError
 if TYPE_CHECKING:
     from target import Server
 
-#: Seconds that one message, ping or call may take, and the last messages to arrive.
+#: Seconds that one message, ping or call may take; and after which, if nothing comes, nothing more will.
 PATIENCE: Final = 10.0
+SILENCE: Final = 2.0
 #: Messages sent between two looks at the clock.
 BUNCH: Final = 50
 #: Pings, or calls, in a row at most, and seconds between two of them.
@@ -84,12 +85,13 @@ class Tally:
         if self.messages == self._awaited:
             self._came.set()
 
-    def wait(self, messages: int, seconds: float) -> None:
-        """Wait until there are so many `messages`, or too long."""
-        if self.messages < messages:
-            self._awaited = messages
+    def wait(self, messages: int) -> None:
+        """Wait until there are so many `messages`, or no more come."""
+        self._awaited, before = messages, -1
+        while before < self.messages < messages:
+            before = self.messages
             self._came.clear()
-            self._came.wait(seconds)
+            self._came.wait(SILENCE)
 
 
 class Receiver:
@@ -102,14 +104,18 @@ class Receiver:
         node.handler("echo")(lambda value: value)
 
     def look(self, kind: str, messages: int) -> dict[str, int | None]:
-        """What has come of `kind`: once there are so many `messages`, or after too long."""
+        """What has come of `kind`, once there are so many `messages`, or no more come."""
         tally = self._tallies[kind]
-        tally.wait(messages, PATIENCE)
+        tally.wait(messages)
         return {"messages": tally.messages, "wrong": tally.wrong}
 
     def _read(self, mailbox: Mailbox, tally: Tally) -> None:
         for message in mailbox:
             tally.take(message.body)
+
+
+class Wrong(Exception):
+    """What came is not what was sent."""
 
 
 @dataclass
@@ -119,13 +125,14 @@ class Report:
     target: str
     ok: bool = False
     stopped_by: str | None = None
-    failures: list[str] = field(default_factory=list)
+    failure: str | None = None
     sent: dict[str, int] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
     #: By kind; a megabyte has 10⁶ bytes, and the CPU time is that of one message at either end.
     throughput: dict[str, dict[str, float]] = field(default_factory=dict)
-    #: Of pings and calls in milliseconds; beside a stream also as multiples of what they take alone.
+    #: Of pings and calls; beside a stream also as multiples of what they take alone.
     rtt_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    rtt_ratio: dict[str, dict[str, float]] = field(default_factory=dict)
     left_on_server: int | None = None
 
 
@@ -155,13 +162,13 @@ class Exchange:
                     self._round_trips(node, "beside a stream", seconds)
                 with self._streaming(other, count):
                     self._round_trips(node, "beside another link's", seconds)
-        except SnowgreenError as error:
-            report.failures.append(f"{type(error).__name__}: {error}")
+        except (SnowgreenError, Wrong) as error:
+            report.failure = f"{type(error).__name__}: {error}"
 
     def judge(self) -> None:
         """Whether all came that was sent, and nothing failed."""
         report = self.report
-        report.ok = report.stopped_by is None and not report.failures and report.left_on_server == 0
+        report.ok = report.stopped_by is report.failure is None and report.left_on_server == 0
 
     def _throughput(self, node: Node, name: str, seconds: float, count: int) -> None:
         before, began = self._cpu_ms(), time.perf_counter()
@@ -186,13 +193,12 @@ class Exchange:
 
     def _settle(self, name: str) -> None:
         """Wait until all that was sent of a kind has come, and see that it has."""
-        report = self.report
-        came = self._server.received(name, report.sent[name])
-        report.received[name] = came["messages"]
-        if came["messages"] != report.sent[name]:
-            report.failures.append(f"{name}: of {report.sent[name]} messages {came['messages']} came")
+        sent, came = self.report.sent[name], self._server.received(name, self.report.sent[name])
+        self.report.received[name] = came["messages"]
         if came["wrong"] is not None:
-            report.failures.append(f"{name}: what came {came['wrong']:,}. (from 0) is not what was sent so")
+            raise Wrong(f"{name}: in place of message {came['wrong']} came another")
+        if came["messages"] != sent:
+            raise Wrong(f"{name}: {sent} messages were sent, and {came['messages']} came")
 
     @contextlib.contextmanager
     def _streaming(self, node: Node, count: int) -> Iterator[None]:
@@ -208,7 +214,7 @@ class Exchange:
         finally:
             over.set()
             greenlet.get()
-            self._settle(STREAM)
+        self._settle(STREAM)
 
     def _round_trips(self, node: Node, beside: str, seconds: float) -> None:
         session = node.sessions[self.report.target]
@@ -217,10 +223,10 @@ class Exchange:
             "call": lambda: node.call(session.peer, "echo", 1, timeout=PATIENCE),
         }
         for what, ask in asks.items():
-            figures = percentiles(timed(ask, seconds)) or {}
-            alone = self.report.rtt_ms.get(f"{what} alone", {})
-            of_alone = {f"{share}_of_alone": figures[share] / alone[share] for share in alone}
-            self.report.rtt_ms[f"{what} {beside}"] = figures | of_alone
+            figures = self.report.rtt_ms[f"{what} {beside}"] = percentiles(timed(ask, seconds)) or {}
+            alone = self.report.rtt_ms[f"{what} alone"]
+            if figures is not alone:
+                self.report.rtt_ratio[f"{what} {beside}"] = {at: figures[at] / alone[at] for at in alone}
 
     def _cpu_ms(self) -> dict[str, float]:
         used = {end: usage(pid) for end, pid in self._pids.items()}

@@ -108,7 +108,7 @@ class Server:
         return int(self._ask()["sessions"])
 
     def received(self, kind: str, messages: int) -> dict[str, Any]:
-        """What has come of a `kind` of messages: once there are so many, or too long after they were sent."""
+        """What has come of a `kind` of messages, once there are so many, or no more come."""
         return dict(self._ask(kind=kind, messages=messages)["received"])
 
     def settle(self, sessions: int) -> int:

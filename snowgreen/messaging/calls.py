@@ -30,8 +30,8 @@ from ..errors import (
 )
 from ..names import printable
 from ..protocol import mail
-from ..protocol.credit import LEAST_WINDOW_BYTES, window
 from ..protocol.mail import Fault, FaultCode
+from .flows import Room
 
 if TYPE_CHECKING:
     from .codec import Codecs
@@ -187,30 +187,11 @@ class Desk:
     :param table: the handlers by name.
     """
 
-    dropping = False
-
     def __init__(self, board: Switchboard, table: dict[str, Handler], size: int, max_bytes: int) -> None:
         self._board = board
         self._table = table
-        self._size = size
-        self._max_bytes = max_bytes
-        self._flows: set[object] = set()
-        self.window = self.window_bytes = 0
-        self._share()
-
-    def attach(self, flow: object) -> None:
-        """`flow` leads here from now on, and shares the room."""
-        self._flows.add(flow)
-        self._share()
-
-    def detach(self, flow: object) -> None:
-        """`flow` leads here no longer."""
-        self._flows.discard(flow)
-        self._share()
-
-    def _share(self) -> None:
-        self.window = window(self._size, len(self._flows))
-        self.window_bytes = window(self._max_bytes, len(self._flows), LEAST_WINDOW_BYTES)
+        #: What those who call may have under way.
+        self.room = Room(size, max_bytes)
 
     def begin(self, traffic: Traffic, flow: Incoming, call: mail.Call) -> None:
         """A CALL has come. Never waits."""

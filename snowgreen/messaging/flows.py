@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import UnknownMailbox
-from ..protocol.credit import Given, Granted
+from ..protocol.credit import LEAST_WINDOW_BYTES, Given, Granted, window
 from ..protocol.mail import Refusal, message_head
 from .line import Line
 
@@ -17,24 +17,6 @@ _WHY: dict[int | None, str] = {
     Refusal.CLOSED: "it is closed",
     Refusal.LIMIT: "too many of this node's flows lead there",
 }
-
-
-class Target(Protocol):
-    """Where a flow leads: a mailbox, or the handlers of calls."""
-
-    #: What one flow may have under way.
-    window: int
-    window_bytes: int
-
-    @property
-    def dropping(self) -> bool:
-        """Whether what it holds does not count."""
-
-    def attach(self, flow: object) -> None:
-        """`flow` leads here from now on."""
-
-    def detach(self, flow: object) -> None:
-        """`flow` leads here no longer."""
 
 
 class Teller(Protocol):
@@ -50,47 +32,100 @@ class Teller(Protocol):
         """The mailbox that `flow` led to takes no more."""
 
 
+class Room:
+    """What the flows to one place share, a mailbox or the handlers: so many messages, so many bytes.
+
+    :param dropping: what finds no room there is dropped, so that what is there does not count.
+    """
+
+    def __init__(self, size: int, max_bytes: int, *, dropping: bool = False) -> None:
+        self._size = size
+        self._max_bytes = max_bytes
+        self.dropping = dropping
+        #: The flows that lead here, at most one of each link.
+        self.flows: dict[Teller, Incoming] = {}
+        # What flows that have ended left here. It goes on to count: else whoever ends one flow, or link, after
+        # the other would each time have the whole room.
+        self._left = self._left_bytes = 0
+        self._share()
+
+    def attach(self, flow: Incoming) -> None:
+        """`flow` leads here from now on."""
+        self.flows[flow.teller] = flow
+        self._share()
+
+    def detach(self, flow: Incoming) -> None:
+        """`flow` leads here no longer."""
+        if self.flows.pop(flow.teller, None) is None:
+            return  # the room was cleared
+        given = flow.given
+        self._left += given.received - given.consumed
+        self._left_bytes += given.received_bytes - given.consumed_bytes
+        self._share()
+
+    def released(self, size: int) -> None:
+        """A message of `size` bytes is gone that had been left here."""
+        self._left -= 1
+        self._left_bytes -= size
+        self._share()
+        for flow in self.flows.values():
+            flow.renew()
+
+    def clear(self) -> None:
+        """In a child of a fork: everything here is the parent's."""
+        self.flows.clear()
+        self._left = self._left_bytes = 0
+        self._share()
+
+    def _share(self) -> None:
+        left, left_bytes = (0, 0) if self.dropping else (self._left, self._left_bytes)
+        #: What one flow may have under way.
+        self.window = window(max(0, self._size - left), len(self.flows))
+        self.window_bytes = window(max(0, self._max_bytes - left_bytes), len(self.flows), LEAST_WINDOW_BYTES)
+
+
 class Incoming:
     """The receiver's end of a flow."""
 
-    __slots__ = ("given", "mailbox", "number", "peer", "target", "teller", "told")
+    __slots__ = ("_ended", "given", "mailbox", "number", "peer", "room", "teller", "told")
 
     credited = True
 
-    def __init__(
-        self, teller: Teller, peer: str, number: int, target: Target, mailbox: Mailbox | None
-    ) -> None:
+    def __init__(self, teller: Teller, peer: str, number: int, room: Room, mailbox: Mailbox | None) -> None:
         self.teller = teller
         self.peer = peer
         self.number = number
-        self.target = target
+        self.room = room
         #: None if it leads to the handlers.
         self.mailbox = mailbox
         self.given = Given()
         #: The losses that the sender has been told of.
         self.told = 0
-        target.attach(self)
-        self.renew()
-
-    def arrived(self, size: int) -> None:
-        """A message of `size` bytes has come.
-
-        :raises BadFrame: if it was not allowed to.
-        """
-        self.given.take(size)
+        self._ended = False
+        room.attach(self)
+        self.given.renew(room.window, room.window_bytes, dropping=room.dropping)
+        teller.tell(self)  # even if there is no room yet: it is the answer to OPEN
 
     def consumed(self, size: int) -> None:
         """A message has left the mailbox, or a call was worked on."""
         given = self.given
         given.consumed += 1
         given.consumed_bytes += size
-        self.renew()
+        if self._ended:
+            self.room.released(size)
+        else:
+            self.renew()
 
     def renew(self) -> None:
         """Allow the sender more, if it is time to."""
-        target = self.target
-        if self.given.renew(target.window, target.window_bytes, dropping=target.dropping):
+        room = self.room
+        if self.given.renew(room.window, room.window_bytes, dropping=room.dropping):
             self.teller.tell(self)
+
+    def end(self) -> None:
+        """Nothing comes on it any more; what has come can still be read."""
+        self._ended = True
+        self.room.detach(self)
 
     def lost(self, mailbox: str, reason: str) -> None:
         """No reader got one of the messages."""

@@ -77,13 +77,13 @@ class Local:
         """The mailbox that `flow` led to takes no more."""
         assert flow.mailbox is not None  # noqa: S101  # as above
         _, line = self._flows.pop(flow.mailbox.name)
-        flow.target.detach(flow)
+        flow.end()
         line.poke()
 
     def _flow(self, mailbox: Mailbox) -> tuple[Incoming, Line]:
         known = self._flows.get(mailbox.name)
         if known is None:
-            known = Incoming(self, self._board.name, 0, mailbox, mailbox), Line()
+            known = Incoming(self, self._board.name, 0, mailbox.room, mailbox), Line()
             self._flows[mailbox.name] = known
         return known
 

@@ -13,8 +13,8 @@ from gevent.event import Event
 
 from ..config import check_timeout
 from ..errors import ConfigurationError, MailboxClosed, MailboxEmpty, PayloadError
-from ..protocol.credit import LEAST_WINDOW_BYTES, window
 from .codec import RAW, Codecs
+from .flows import Incoming, Room
 
 #: What a mailbox does with a message that it has no room for.
 POLICIES = ("block", "drop_newest", "drop_oldest", "error")
@@ -97,9 +97,10 @@ class Mailbox:
         self._arrived = Event()
         self._in_a_row = 0
         self._closed = False
-        self._flows: set[Any] = set()
-        self.window = self.window_bytes = 0
-        self._share()
+        #: Whether it takes whatever comes, and drops what it has no room for.
+        self.dropping = full in ("drop_newest", "drop_oldest")
+        #: What those who send to it may have under way.
+        self.room = Room(size, max_bytes, dropping=self.dropping)
 
     # What a user sees.
 
@@ -178,24 +179,9 @@ class Mailbox:
     # What the links call, in the loop's callbacks.
 
     @property
-    def dropping(self) -> bool:
-        """Whether it takes whatever comes, and drops what it has no room for."""
-        return self.full in ("drop_newest", "drop_oldest")
-
-    def attach(self, flow: object) -> None:
-        """`flow` leads here from now on, and shares the room."""
-        self._flows.add(flow)
-        self._share()
-
-    def detach(self, flow: object) -> None:
-        """`flow` leads here no longer."""
-        self._flows.discard(flow)
-        self._share()
-
-    @property
-    def flows(self) -> tuple[Any, ...]:
+    def flows(self) -> tuple[Incoming, ...]:
         """The flows that lead here."""
-        return tuple(self._flows)
+        return tuple(self.room.flows.values())
 
     def put(self, source: Source, codec: int, payload: bytes) -> None:
         """A message has come. Never waits."""
@@ -220,13 +206,8 @@ class Mailbox:
         """In a child of a fork: what waits is the parent's."""
         self._queue.clear()
         self._bytes = 0
-        self._flows.clear()
-        self._share()
+        self.room.clear()
         self._arrived = Event()  # who waits for it waits in the parent
-
-    def _share(self) -> None:
-        self.window = window(self._size, len(self._flows))
-        self.window_bytes = window(self._max_bytes, len(self._flows), LEAST_WINDOW_BYTES)
 
     def _drop(self, source: Source, size: int, reason: str) -> None:
         self.dropped += 1

@@ -37,6 +37,8 @@ MAX_FLOWS = 1024
 _HEAD_BYTES = 1024
 #: The key under which the flow for calls stands among those of mailboxes; no mailbox has it for a name.
 _CALLS = object()
+#: The key under which every OPEN is sent: their numbers must not fall.
+_OPENS = object()
 
 
 class Traffic:
@@ -201,9 +203,9 @@ class Traffic:
         flow = self._outgoing[name or _CALLS] = Outgoing(self._last_flow, name)
         flow.used = self._sent
         self._outgoing_by_number[flow.number] = flow
-        # Behind the FINISH of the flow that made room for it, and behind what an earlier flow to the same
-        # mailbox has still to send.
-        self.session.post_message(name, mail.open_head(flow.number, kind, name), b"")
+        # Behind the FINISH of the flow that made room for it, which leaves at once; and behind every other
+        # OPEN, whatever large messages of a flow that was refused may still wait under the same name.
+        self.session.post_message(_OPENS, mail.open_head(flow.number, kind, name), b"")
         return flow
 
     def _idle(self) -> list[Outgoing]:
@@ -285,14 +287,15 @@ class Traffic:
         self._opened = number
         board = self._board
         mailbox = board.mailboxes.get(name) if kind == FlowKind.MAILBOX else None
-        if len(self._incoming) >= MAX_FLOWS:
-            self._refuse(number, Refusal.LIMIT, 0)
-        elif kind == FlowKind.CALLS:
-            self._incoming[number] = Incoming(self, self.session.peer, number, board.desk, None)
-        elif mailbox is None:
+        room = None if mailbox is None else mailbox.room
+        if kind == FlowKind.CALLS:
+            room = board.desk.room
+        if room is None:
             self._refuse(number, Refusal.UNKNOWN, 0)
+        elif len(self._incoming) >= MAX_FLOWS or self in room.flows:
+            self._refuse(number, Refusal.LIMIT, 0)
         else:
-            self._incoming[number] = Incoming(self, self.session.peer, number, mailbox, mailbox)
+            self._incoming[number] = Incoming(self, self.session.peer, number, room, mailbox)
 
     def finished(self, frame: bytes) -> None:
         """FINISH: the peer sends no more on a flow."""
@@ -368,6 +371,8 @@ class Traffic:
 
     def mailbox_closed(self, flow: Incoming) -> None:
         """The mailbox that `flow` led to takes no more."""
+        if flow.given.lost != flow.told:
+            self.tell(flow)
         self._forget(flow)
         self._refuse(flow.number, Refusal.CLOSED, flow.given.received)
 
@@ -426,7 +431,7 @@ class Traffic:
 
     def _forget(self, flow: Incoming) -> None:
         self._incoming.pop(flow.number, None)
-        flow.target.detach(flow)
+        flow.end()
 
     def _refuse(self, number: int, why: Refusal, received: int) -> None:
         self.session.post_control(mail.encode_refuse(number, why, received))

@@ -17,7 +17,7 @@ def window(size: int, flows: int, least: int = LEAST_WINDOW) -> int:
     """One flow's part of `size`, which `flows` of them share.
 
     With one sender that is all of it. The minimum lets a sender that many idle ones share with go on
-    without waiting for an answer to every message.
+    without waiting for an answer to every message. Of nothing each has nothing.
     """
     return max(min(least, size), size // max(1, flows))
 
@@ -64,7 +64,7 @@ class Given:
         else:
             messages, size = self.consumed + window, self.consumed_bytes + window_bytes
         # Half a window at a time: once it is used up there is always as much to say, so nobody waits forever.
-        if (messages - self.messages) * 2 < window and (size - self.bytes) * 2 < window_bytes:
+        if (messages - self.messages) * 2 < max(1, window) and (size - self.bytes) * 2 < max(1, window_bytes):
             return False
         self.messages = max(self.messages, messages)
         self.bytes = max(self.bytes, size)

@@ -31,35 +31,109 @@ _PART = struct.Struct("<IBI")  # length, tag, stream
 class _Queue:
     """The bulk of one key, in the order of posting."""
 
-    __slots__ = ("key", "messages", "sent", "stream")
+    __slots__ = ("after", "key", "messages", "sent", "stream")
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, after: int) -> None:
         self.key = key
+        self.after = after  # batches of small frames that go first: some in them may have the same key
         self.messages: deque[tuple[bytes, bytes | memoryview]] = deque()
         self.stream = 0  # what the first message is fragmented under; 0 while it has no stream
         self.sent = 0  # bytes of the first message that have been taken
+
+
+class _Bulk:
+    """The bulk of one link: a queue for each key, and whose turn it is."""
+
+    __slots__ = ("_held", "_line", "_stream", "_streams", "queues")
+
+    def __init__(self) -> None:
+        self.queues: dict[Hashable, _Queue] = {}
+        self._line: deque[_Queue] = deque()  # queues whose first message may go
+        self._held: deque[_Queue] = deque()  # queues whose first message needs a stream, and none is free
+        self._streams = 0  # streams given to queues
+        self._stream = 0  # the number given last
+
+    def put(self, key: Hashable, head: bytes, body: bytes | memoryview, after: int) -> None:
+        """Post one message, behind the first `after` batches of small frames."""
+        queue = self.queues.get(key)
+        if queue is not None:
+            queue.messages.append((head, body))
+            return
+        queue = self.queues[key] = _Queue(key, after)
+        queue.messages.append((head, body))
+        self._line_up(queue)
+
+    def take(self, pieces: list[bytes | memoryview], room: int, batches: int) -> tuple[int, int]:
+        """Add to `pieces` while there is `room`, but at least one; how many messages ended, and the bytes.
+
+        :param batches: how many batches of small frames have gone.
+        """
+        finished = taken = 0
+        line = self._line
+        waiting = 0  # queues in a row that may not go yet
+        while line and waiting < len(line):
+            queue = line.popleft()
+            if queue.after > batches:
+                line.append(queue)
+                waiting += 1
+                continue
+            waiting = 0
+            size, done = _take_piece(queue, pieces)
+            taken += size
+            room -= 4 + size
+            if done:
+                finished += 1
+                self._finish(queue)
+            else:
+                line.append(queue)
+            if room <= 0:
+                break
+        return finished, taken
+
+    def _line_up(self, queue: _Queue) -> None:
+        """Put `queue`, whose first message has not begun, at the end of its line."""
+        head, body = queue.messages[0]
+        if len(head) + len(body) > FRAGMENT:
+            if self._streams == STREAMS:
+                self._held.append(queue)
+                return
+            self._streams += 1
+            self._stream = self._stream + 1 if self._stream < _LAST_STREAM else 1
+            queue.stream = self._stream
+        self._line.append(queue)
+
+    def _finish(self, queue: _Queue) -> None:
+        """Drop the first message of `queue`, all of which is taken; its stream goes to who waits for one."""
+        queue.messages.popleft()
+        if queue.stream:
+            queue.stream = queue.sent = 0
+            self._streams -= 1
+            if self._held:
+                self._line_up(self._held.popleft())
+        if queue.messages:
+            self._line_up(queue)
+        else:
+            del self.queues[queue.key]
 
 
 class Lanes:
     """The lanes of one link.
 
     Small frames gather in a list that is joined when it holds a batch: neither posting nor taking ever
-    walks over all that waits. Bulk stands in one queue for each key, and the keys take turns.
+    walks over all that waits. What only a busy link needs is made when it is needed: there are thousands of
+    idle ones.
     """
 
     __slots__ = (
+        "_batches",
+        "_bulk",
         "_control",
         "_ended",
         "_gathered",
-        "_held",
         "_last",
-        "_line",
-        "_queues",
         "_sealed",
         "_skipped",
         "_small",
-        "_stream",
-        "_streams",
         "frames",
         "waiting",
     )
@@ -68,12 +142,10 @@ class Lanes:
         self._control: list[bytes] = []
         self._small: list[bytes] = []
         self._gathered = 0  # bytes in _small
-        self._sealed: deque[tuple[bytes, int]] = deque()  # joined batches of small frames, and how many each
-        self._queues: dict[Hashable, _Queue] = {}
-        self._line: deque[_Queue] = deque()  # queues whose first message may go
-        self._held: deque[_Queue] = deque()  # queues whose first message needs a stream, and none is free
-        self._streams = 0  # streams given to queues
-        self._stream = 0  # the number given last
+        self._batches = 0  # batches of small frames taken
+        # Joined batches of small frames, and how many each.
+        self._sealed: deque[tuple[bytes, int]] | None = None
+        self._bulk: _Bulk | None = None
         self._skipped = 0  # batches in a row without any of the bulk that waits
         self._last: bytes | None = None
         self._ended = False
@@ -93,13 +165,13 @@ class Lanes:
         self.waiting += len(frame)
 
     def post(self, frame: bytes) -> None:
-        """Have the wire frame `frame`, which is small, leave in its turn."""
+        """Have the wire frame `frame` leave in its turn among the small ones."""
         size = len(frame)
         self._small.append(frame)
         self.frames += 1
         self.waiting += size
-        self._gathered = gathered = self._gathered + size
-        if gathered >= BATCH:
+        self._gathered += size
+        if self._gathered >= BATCH:
             self._seal()
 
     def message(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
@@ -109,16 +181,22 @@ class Lanes:
         :param body: not to be changed any more; a memoryview is one of bytes.
         """
         size = len(head) + len(body)
-        if size > SMALL or key in self._queues:
-            self._enqueue(key, head, body)
+        bulk = self._bulk
+        if size > SMALL or (bulk is not None and key in bulk.queues):
+            if bulk is None:
+                bulk = self._bulk = _Bulk()
+            ahead = (len(self._sealed) if self._sealed else 0) + (1 if self._small else 0)
+            bulk.put(key, head, body, self._batches + ahead)
+            self.frames += 1
+            self.waiting += size
             return
         # Written out as in post(): this, too, runs once for each message.
         self._small.append(_pack_length(size) + head + body)
         self.frames += 1
         size += 4
         self.waiting += size
-        self._gathered = gathered = self._gathered + size
-        if gathered >= BATCH:
+        self._gathered += size
+        if self._gathered >= BATCH:
             self._seal()
 
     def last(self, frame: bytes) -> None:
@@ -133,7 +211,7 @@ class Lanes:
 
     def holds(self, key: Hashable) -> bool:
         """Whether something of `key` waits as bulk."""
-        return key in self._queues
+        return self._bulk is not None and key in self._bulk.queues
 
     def take(self) -> tuple[bytes, int]:
         """The next batch, and how many frames end in it; ``(b"", 0)`` if there is nothing to take."""
@@ -147,17 +225,18 @@ class Lanes:
             batch, count = self._sealed.popleft()
             pieces = [*pieces, batch]
             finished += count
+            self._batches += 1
         elif self._small:
             finished += len(self._small)
             pieces = pieces + self._small if pieces else self._small
             self._small = []
             self._gathered = 0
+            self._batches += 1
         batch = b"".join(pieces)
         self.waiting -= len(batch)
-        if self._line:
-            parts: list[bytes | memoryview] = [batch]
-            finished += self._take_bulk(parts, BATCH - len(batch))
-            batch = b"".join(parts)
+        if self._bulk is not None:
+            batch, ended = self._with_bulk(self._bulk, batch)
+            finished += ended
         self.frames -= finished
         if self._last is not None and self.frames == 1:
             self._ended = True
@@ -169,78 +248,31 @@ class Lanes:
         """Forget what waits: the link is over."""
         self._control.clear()
         self._small.clear()
-        self._sealed.clear()
-        self._queues.clear()
-        self._line.clear()
-        self._held.clear()
-        self._last = None
-        self._gathered = self._streams = self._skipped = 0
+        self._sealed = self._bulk = self._last = None
+        self._gathered = self._skipped = 0
         self.frames = self.waiting = 0
 
     def _seal(self) -> None:
         """Make the small frames gathered so far one batch."""
+        if self._sealed is None:
+            self._sealed = deque()
         self._sealed.append((b"".join(self._small), len(self._small)))
         self._small.clear()
         self._gathered = 0
 
-    def _enqueue(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
-        """Post one message as bulk."""
-        queue = self._queues.get(key)
-        if queue is not None:
-            queue.messages.append((head, body))
-        else:
-            queue = self._queues[key] = _Queue(key)
-            queue.messages.append((head, body))
-            self._line_up(queue)
-        self.frames += 1
-        self.waiting += len(head) + len(body)
-
-    def _line_up(self, queue: _Queue) -> None:
-        """Put `queue`, whose first message has not begun, at the end of its line."""
-        head, body = queue.messages[0]
-        if len(head) + len(body) > FRAGMENT:
-            if self._streams == STREAMS:
-                self._held.append(queue)
-                return
-            self._streams += 1
-            self._stream = self._stream + 1 if self._stream < _LAST_STREAM else 1
-            queue.stream = self._stream
-        self._line.append(queue)
-
-    def _take_bulk(self, pieces: list[bytes | memoryview], room: int) -> int:
-        """Add bulk to `pieces` while there is `room`; how many messages ended."""
-        finished = 0
-        if room <= 0:
-            if self._skipped < _PATIENCE:
-                self._skipped += 1
-                return 0
-            room = 1  # enough for one piece, whatever its size
+    def _with_bulk(self, bulk: _Bulk, batch: bytes) -> tuple[bytes, int]:
+        """`batch` with as much bulk as there is room for, and how many messages ended in it."""
+        room = BATCH - len(batch)
+        if not bulk.queues:
+            return batch, 0
+        if room <= 0 and self._skipped < _PATIENCE:
+            self._skipped += 1
+            return batch, 0
         self._skipped = 0
-        line = self._line
-        while room > 0 and line:
-            queue = line.popleft()
-            size, done = _take_piece(queue, pieces)
-            room -= 4 + size
-            self.waiting -= size
-            if done:
-                finished += 1
-                self._finish(queue)
-            else:
-                line.append(queue)
-        return finished
-
-    def _finish(self, queue: _Queue) -> None:
-        """Drop the first message of `queue`, all of which is taken; its stream goes to who waits for one."""
-        queue.messages.popleft()
-        if queue.stream:
-            queue.stream = queue.sent = 0
-            self._streams -= 1
-            if self._held:
-                self._line_up(self._held.popleft())
-        if queue.messages:
-            self._line_up(queue)
-        else:
-            del self._queues[queue.key]
+        pieces: list[bytes | memoryview] = [batch]
+        finished, taken = bulk.take(pieces, room, self._batches)
+        self.waiting -= taken
+        return b"".join(pieces), finished
 
 
 def _take_piece(queue: _Queue, pieces: list[bytes | memoryview]) -> tuple[int, bool]:
