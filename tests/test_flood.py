@@ -161,6 +161,98 @@ def test_a_server_that_dies_is_reported(out: Path) -> None:
     assert (report["live_on_client"], report["left_on_server"]) == (0, None)
 
 
+def test_messages_are_all_counted_and_timed(out: Path) -> None:
+    """Fifty messages of each size arrive, and there is a figure for each of them and for each round trip."""
+    status, output = run("--messages", "--count", 50, "--hold", 0.2, "--json", out)
+    report = json.loads(out.read_text())
+    assert (status, report["ok"], report["stopped_by"], report["failure"]) == (0, True, None, None), output
+    sizes = {"64 B": 64, "64 B dict": 64, "1 KiB": 1024, "64 KiB": 65_536}
+    streamed = report["sent"].pop("1 MiB")
+    assert 0 < streamed == report["received"].pop("1 MiB") <= 50
+    assert report["sent"] == report["received"] == dict.fromkeys(sizes, 50)
+    for name, size in sizes.items():
+        figures = report["throughput"][name]
+        assert figures["mb_per_second"] == pytest.approx(figures["messages_per_second"] * size / 1e6)
+        assert figures["sender_cpu_us"] + figures["receiver_cpu_us"] >= 0
+    besides = ["beside a stream", "beside another link's"]
+    assert set(report["rtt_ms"]) == {f"{ask} {at}" for ask in ("ping", "call") for at in ("alone", *besides)}
+    for name, figures in report["rtt_ms"].items():
+        assert 0 < figures["p50"] <= figures["p99"] < 10_000
+        alone = report["rtt_ms"][f"{name.partition(' ')[0]} alone"]
+        if figures != alone:
+            assert report["rtt_ratio"][name]["p99"] == pytest.approx(figures["p99"] / alone["p99"])
+    assert report["left_on_server"] == 0
+    assert "sending messages to flooded@127.0.0.1" in output
+
+
+SPOILT = """
+import sys
+sys.path.insert(0, {tools!r})
+import flood
+import snowgreen
+
+send, kept = snowgreen.Node.send, []
+
+def spoilt(node, peer, mailbox, body, timeout=None):
+    number = int.from_bytes(body[:8]) if type(body) is bytes else body["number"]
+    if number == {number}:
+        kept.append(body)
+        return
+    send(node, peer, mailbox, body, timeout)
+    if {late} and kept:
+        send(node, peer, mailbox, kept.pop(), timeout)
+
+snowgreen.Node.send = spoilt
+flood.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "late", "says"),
+    [
+        (49, False, "64 B: 50 messages were sent, and 49 came"),
+        (7, False, "64 B: in place of message 7 came another"),
+        (7, True, "64 B: in place of message 7 came another"),
+    ],
+    ids=["the last is lost", "one is lost", "one comes late"],
+)
+def test_a_message_that_is_lost_or_out_of_order_fails_the_run(
+    out: Path, number: int, late: bool, says: str
+) -> None:
+    """What the reader did not get, or not in its turn, is said, and the exit status is 1."""
+    program = SPOILT.format(tools=str(FLOOD.parent), number=number, late=late)
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "--messages",
+        "--count",
+        "50",
+        "--hold",
+        "0.1",
+        "--json",
+        str(out),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=ENDED, check=False)
+    report = json.loads(out.read_text())
+    assert (ended.returncode, report["ok"], report["left_on_server"]) == (1, False, 0), ended.stderr
+    assert report["failure"] == f"Wrong: {says}"
+    assert says in ended.stdout
+
+
+def test_a_receiver_that_dies_is_reported(out: Path) -> None:
+    """When its server is killed under it, a run with messages ends in a report that says so."""
+    with start("--messages", "--hold", 20, "--json", out) as flood:
+        assert flood.stdout is not None
+        begun = re.search(r"^sending messages to \S+ \(process (\d+)\)", flood.stdout.readline())
+        assert begun is not None
+        os.kill(int(begun[1]), signal.SIGKILL)
+        output, _ = flood.communicate(timeout=ENDED)
+    report = json.loads(out.read_text())
+    assert (flood.returncode, report["ok"]) == (1, False), output
+    assert report["stopped_by"] == "the server process ended by itself, with status -9"
+
+
 def test_only_this_machine_is_flooded() -> None:
     """A target elsewhere is refused before anything is sent to it."""
     status, output = run("--target", "other@192.0.2.1:9000", env=environment(COOKIE))

@@ -331,15 +331,19 @@ def test_small_messages_stay_behind_the_bulk_of_their_key():
 
 
 @pytest.mark.parametrize("size", [SMALL + 1, 3 * FRAGMENT])
-def test_bulk_stays_behind_the_small_messages_of_its_key(size):
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("batches", range(10))
+def test_bulk_stays_behind_the_small_messages_of_its_key(batches, more, size):
     """However many of them wait, in however many batches, a large message goes behind those posted before it."""
     lanes = Lanes()
-    for _ in range(20 * BATCH // 1000):
-        lanes.message("a", b"\x45", bytes(999))
+    before = 64 * batches + more
+    for _ in range(before):
+        lanes.message("a", b"\x45", bytes(BATCH // 64 - 5))
     lanes.message("a", b"\x45", b"A" * size)
     lanes.message("a", b"\x45", b"a")
     frames = sent(lanes)
-    assert {len(frame) for frame in frames[: 20 * BATCH // 1000]} == {1000}
+    assert [len(frame) for frame in frames[:before]] == [BATCH // 64 - 4] * before
+    assert max(map(len, frames[before:])) > SMALL
     assert frames[-1] == b"\x45a"
 
 
@@ -444,3 +448,18 @@ def test_clear_forgets_everything():
     lanes.post(pack(b"small"))
     out = sent(lanes)
     assert (out[0], course(out[1:])) == (b"small", "ABCDabcdEFef")
+
+
+def test_small_messages_behind_a_large_one_share_a_turn():
+    """A key whose small messages wait behind its large one sends several of them between others' fragments."""
+    lanes = Lanes()
+    for key in "ab":
+        large(lanes, key)
+    for number in range(100):
+        lanes.message("a", b"\x45", struct.pack("<I", number) * 64)
+    lanes.message("b", b"\x45", bytes(8 * FRAGMENT))
+    tags = [frame[0] for frame in sent(lanes)]
+    first, last = tags.index(0x45), len(tags) - 1 - tags[::-1].index(0x45)
+    between = tags[first:last].count(0x4B) + tags[first:last].count(0x4A)
+    assert tags.count(0x45) == 100
+    assert between <= 3

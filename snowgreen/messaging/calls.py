@@ -11,7 +11,8 @@ import contextvars
 import inspect
 import logging
 import typing
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -20,14 +21,16 @@ from gevent.event import AsyncResult
 from ..errors import (
     CallError,
     CallTimeout,
-    ConfigurationError,
+    MailboxFull,
     PayloadError,
     PayloadTooLarge,
     RemoteError,
     SendTimeout,
     SessionClosed,
     UnknownHandler,
+    UnknownMailbox,
 )
+from ..link.runtime import say
 from ..names import printable
 from ..protocol import mail
 from ..protocol.mail import Fault, FaultCode
@@ -36,6 +39,7 @@ from .flows import Room
 if TYPE_CHECKING:
     from .codec import Codecs
     from .flows import Incoming
+    from .handlers import Handler
     from .switchboard import Switchboard
     from .traffic import Traffic
 
@@ -49,18 +53,33 @@ _CODES = {
     FaultCode.RESULT: "its result cannot be sent",
     FaultCode.STOPPING: "the node stops",
 }
+_LATE = Fault(0, FaultCode.DEADLINE, "", "")
+_STOPPING = Fault(0, FaultCode.STOPPING, "", "")
+#: Levels around each argument: the pair of both kinds, and the list or map that it is in.
+_AROUND = 2
+_LAST_NUMBER = 2**32 - 1
 
 
 class Call:
     """A call, as its handler sees it through :func:`snowgreen.current_call`."""
 
-    __slots__ = ("_clock", "_until", "caller", "handler")
+    __slots__ = ("_clock", "_until", "caller", "handler", "shielded")
 
-    def __init__(self, caller: str, handler: str, seconds: float | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        caller: str,
+        handler: str,
+        seconds: float | None,
+        clock: Callable[[], float],
+        *,
+        shielded: bool = False,
+    ) -> None:
         #: The name of the node that calls, proved by the cookie.
         self.caller = caller
         #: The name that it called.
         self.handler = handler
+        #: Whether the handler runs to its end, also when nobody waits for it any more.
+        self.shielded = shielded
         self._clock = clock
         self._until = None if seconds is None else clock() + seconds
 
@@ -80,59 +99,6 @@ _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("snowgree
 def current_call() -> Call | None:
     """The call that this greenlet works on; None outside of handlers."""
     return _current.get()
-
-
-class Handler:
-    """A function that peers may call, and what its parameters are annotated with."""
-
-    __slots__ = ("_hints", "function", "shielded", "signature")
-
-    def __init__(self, name: str, function: Callable[..., Any], *, shielded: bool) -> None:
-        if not callable(function):
-            raise ConfigurationError(
-                "function", f"the handler {name!r} must be callable, not {type(function).__name__}"
-            )
-        if inspect.iscoroutinefunction(function):
-            raise ConfigurationError(
-                "function", f"the handler {name!r} is a coroutine, which gevent does not run"
-            )
-        self.function = function
-        #: Whether it runs to its end although nobody waits for its result any more.
-        self.shielded = shielded
-        self.signature = inspect.signature(function)
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except (NameError, TypeError, AttributeError):
-            hints = {}  # annotations for a type checker only
-        self._hints = {
-            parameter.name: hints[parameter.name]
-            for parameter in self.signature.parameters.values()
-            if parameter.name in hints and hints[parameter.name] is not Any
-        }
-
-    def bind(self, args: list[Any], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-        """The arguments as the function takes them, those with an annotation checked and converted to it.
-
-        :raises TypeError: if they do not fit.
-        """
-        bound = self.signature.bind(*args, **kwargs)
-        for name, hint in self._hints.items():
-            if name in bound.arguments:
-                bound.arguments[name] = self._converted(name, bound.arguments[name], hint)
-        return bound
-
-    def _converted(self, name: str, value: Any, hint: Any) -> Any:
-        import msgspec
-
-        kind = self.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            hint = tuple[hint, ...]
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            hint = dict[str, hint]
-        try:
-            return msgspec.convert(value, hint)
-        except msgspec.ValidationError as error:
-            raise TypeError(f"{name}: {error}") from error
 
 
 class Pending:
@@ -162,27 +128,46 @@ class Pending:
 
 
 class Answer(typing.Protocol):
-    """Where the outcome of a call goes."""
+    """Where the outcome of a call goes. It takes one."""
 
     #: Bytes of the largest result that the caller takes.
     largest: int
+    #: Whether somebody still waits for it.
+    wanted: bool
 
-    def result(self, codec: int, payload: bytes) -> None:
-        """The handler has returned. May wait."""
+    def result(self, codec: int, payload: bytes, seconds: float | None) -> None:
+        """The handler has returned. May wait, for so many seconds."""
 
     def fault(self, fault: Fault) -> None:
         """There is no result."""
 
 
-class Running(typing.NamedTuple):
-    """A call that is worked on."""
+class Running:
+    """A call that is worked on, or waits for its turn."""
 
-    greenlet: gevent.Greenlet[..., None]
-    shielded: bool
+    __slots__ = ("answer", "begun", "greenlet", "shielded")
+
+    def __init__(self, greenlet: gevent.Greenlet[..., None], answer: Answer, *, shielded: bool) -> None:
+        self.greenlet = greenlet
+        self.answer = answer
+        self.shielded = shielded
+        #: Whether its turn has come.
+        self.begun = False
+
+    def end(self) -> None:
+        """Nobody waits for it any more. Never waits."""
+        self.answer.wanted = False
+        if not self.shielded:
+            self.greenlet.kill(block=False)
+
+    def refuse(self) -> None:
+        """The node stops. Never waits."""
+        self.answer.fault(_STOPPING)
+        self.greenlet.kill(block=False)
 
 
 class Desk:
-    """Where the calls of peers are worked on, each in a greenlet: so many at once, shared by those who call.
+    """Where calls are worked on, each in a greenlet; those of peers so many at once, the others in turn.
 
     :param table: the handlers by name.
     """
@@ -190,79 +175,124 @@ class Desk:
     def __init__(self, board: Switchboard, table: dict[str, Handler], size: int, max_bytes: int) -> None:
         self._board = board
         self._table = table
-        #: What those who call may have under way.
-        self.room = Room(size, max_bytes)
+        self._size = size
+        self._busy = 0
+        self._queue: OrderedDict[Running, None] = OrderedDict()
+        self._stopped = False
+        #: What those who call may have under way. It bounds the queue: the parts of many add up to more than
+        #: the whole.
+        self.room = Room(size, max_bytes, urgent=True)
 
     def begin(self, traffic: Traffic, flow: Incoming, call: mail.Call) -> None:
         """A CALL has come. Never waits."""
+        number, size = call.call, len(call.payload)
         seconds = call.milliseconds / 1000 if call.milliseconds else None
-        answer = LinkAnswer(traffic, call.call, call.largest)
-        context = Call(traffic.session.peer, call.handler, seconds, self._board.clock)
-        greenlet = gevent.Greenlet(self.work, context, call.codec, call.payload, answer)
-        running = traffic.running[call.call] = Running(greenlet, self.shielded(call.handler))
+        answer = LinkAnswer(traffic, number, call.largest)
+        running = traffic.running[number] = self.prepare(
+            traffic.session.peer, call.handler, seconds, (call.codec, call.payload), answer
+        )
 
         def done(_: object) -> None:
             # Also where it was killed before it began.
-            if traffic.running.get(call.call) is running:
-                del traffic.running[call.call]
-            flow.consumed(len(call.payload))
+            if traffic.running.get(number) is running:
+                del traffic.running[number]
+            self._done(running)
+            flow.consumed(size)
 
-        greenlet.rawlink(done)
-        greenlet.start()
+        running.greenlet.rawlink(done)
+        if self._stopped:
+            running.refuse()
+        elif self._busy < self._size:
+            self._start(running)
+        else:
+            self._queue[running] = None
 
-    def shielded(self, name: str) -> bool:
-        """Whether a call of `name` goes on when nobody waits for it."""
+    def prepare(
+        self, caller: str, name: str, seconds: float | None, encoded: tuple[int, bytes], answer: Answer
+    ) -> Running:
+        """A call of the handler `name`, whose greenlet is yet to be started."""
         handler = self._table.get(name)
-        return handler is not None and handler.shielded
+        shielded = handler is not None and handler.shielded
+        context = Call(caller, name, seconds, self._board.clock, shielded=shielded)
+        greenlet = gevent.Greenlet(self._work, handler, context, encoded, answer)
+        return Running(greenlet, answer, shielded=shielded)
+
+    def _start(self, running: Running) -> None:
+        self._busy += 1
+        running.begun = True
+        running.greenlet.start()
+
+    def _done(self, running: Running) -> None:
+        if not running.begun:
+            self._queue.pop(running, None)
+            return
+        self._busy -= 1
+        while self._queue and self._busy < self._size:
+            self._start(self._queue.popitem(last=False)[0])
 
     def cancel(self, traffic: Traffic, number: int) -> None:
         """Nobody waits for the call `number` any more. Never waits."""
         running = traffic.running.pop(number, None)
-        if running is not None and not running.shielded:
-            running.greenlet.kill(block=False)
+        if running is not None:
+            running.end()
 
-    def stop(self, traffic: Traffic) -> None:
-        """The node stops: say so to those who wait. Never waits."""
-        for number, running in list(traffic.running.items()):
-            if running.greenlet is not gevent.getcurrent() and not running.shielded:
-                LinkAnswer(traffic, number, 0).fault(Fault(0, FaultCode.STOPPING, "", ""))
-                self.cancel(traffic, number)
+    def stop(self, calls: Iterable[Running]) -> None:
+        """The node stops: say so to those who wait for `calls`. Never waits."""
+        self._stopped = True
+        for running in list(calls):
+            if running.greenlet is gevent.getcurrent():
+                running.shielded = True  # it is what stops the node, and is to come to the end of that
+            elif not (running.shielded and running.begun):
+                running.refuse()
 
-    def work(self, context: Call, codec: int, payload: bytes, answer: Answer) -> None:
-        """Run the handler, and say what came of it."""
+    def _work(
+        self, handler: Handler | None, context: Call, encoded: tuple[int, bytes], answer: Answer
+    ) -> None:
+        """Run the handler, and say what came of it, whatever that is."""
         _current.set(context)
-        outcome: tuple[int, bytes] | Fault = Fault(
-            0, FaultCode.RAISED, "GreenletExit", "the handler was ended"
-        )
         try:
-            outcome = self._run(context, codec, payload, answer.largest)
-        finally:
+            outcome = self._outcome(handler, context, encoded, answer.largest)
             if isinstance(outcome, Fault):
                 answer.fault(outcome)
             else:
-                answer.result(*outcome)
+                answer.result(*outcome, context.remaining)
+        except BaseException as error:  # noqa: BLE001  # the caller is to get an answer
+            # GreenletExit: somebody has ended it, mostly because nobody waits for it.
+            answer.fault(_fault(FaultCode.RAISED, error))
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                # gevent is going to raise them in the main greenlet: let the answer leave before.
+                try:
+                    gevent.sleep(0)
+                finally:
+                    raise error
+            if not isinstance(error, gevent.GreenletExit):
+                self._say("the call of %r by %s was ended", context, error=error)
 
-    def _run(self, context: Call, codec: int, payload: bytes, largest: int) -> tuple[int, bytes] | Fault:
-        handler = self._table.get(context.handler)
+    def _outcome(
+        self, handler: Handler | None, context: Call, encoded: tuple[int, bytes], largest: int
+    ) -> tuple[int, bytes] | Fault:
         if handler is None:
             return Fault(0, FaultCode.NO_HANDLER, "", "")
         try:
-            bound = self._bound(handler, codec, payload)
-        except (PayloadError, TypeError) as error:
-            return Fault(0, FaultCode.ARGUMENTS, type(error).__name__, str(error))
+            bound = self._bound(handler, *encoded)
+        except Exception as error:  # noqa: BLE001  # what types do when they are made is the user's code
+            return _fault(FaultCode.ARGUMENTS, error)
         seconds = None if handler.shielded else context.remaining
-        timer = gevent.Timeout.start_new(seconds) if seconds is not None else None
+        if seconds == 0:
+            return _LATE
+        timer = gevent.Timeout.start_new(seconds)
         try:
-            value = handler.function(*bound.args, **bound.kwargs)
-        except gevent.Timeout as error:
-            if error is timer:
-                return Fault(0, FaultCode.DEADLINE, "", "")
-            return _raised(context, error)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the caller is to know
-            return _raised(context, error)
-        finally:
-            if timer is not None:
+            try:
+                value = handler.function(*bound.args, **bound.kwargs)
+            finally:
                 timer.close()
+        except (gevent.GreenletExit, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
+            if error is timer:
+                return _LATE
+            self._say("the handler %r, called by %s, raised", context, error=error)
+            return _fault(FaultCode.RAISED, error)
         try:
             outcome = self._board.codecs.encode(value)
             if len(outcome[1]) > largest:
@@ -270,12 +300,15 @@ class Desk:
                     f"the result has {len(outcome[1])} bytes, and the caller takes {largest}"
                 )
         except PayloadError as error:
-            log.warning("the result of %r for %s: %s", context.handler, context.caller, error)
-            return Fault(0, FaultCode.RESULT, type(error).__name__, str(error))
+            self._say("the result of %r for %s: %s", context, error)
+            return _fault(FaultCode.RESULT, error)
         return outcome
 
+    def _say(self, text: str, context: Call, *more: object, error: BaseException | None = None) -> None:
+        say(log, logging.WARNING, text, context.handler, context.caller, *more, error=error)
+
     def _bound(self, handler: Handler, codec: int, payload: bytes) -> inspect.BoundArguments:
-        decoded = self._board.codecs.decode(codec, payload)
+        decoded = self._board.codecs.decode(codec, payload, around=_AROUND)
         if not (
             isinstance(decoded, list | tuple)
             and len(decoded) == 2
@@ -284,43 +317,50 @@ class Desk:
             and all(isinstance(name, str) for name in decoded[1])
         ):
             raise PayloadError("the arguments are not a list and a map of names")
-        return handler.bind(list(decoded[0]), decoded[1])
+        return handler.bind(list(decoded[0]), decoded[1], codec)
 
 
-def _raised(context: Call, error: BaseException) -> Fault:
-    log.warning("the handler %r, called by %s, raised", context.handler, context.caller, exc_info=error)
+def _fault(code: FaultCode, error: BaseException) -> Fault:
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  # its __str__ is the user's
         text = ""
-    return Fault(0, FaultCode.RAISED, type(error).__name__, text)
+    if not text and isinstance(error, gevent.GreenletExit):
+        text = "the handler was ended"
+    return Fault(0, code, type(error).__name__, text)
 
 
 class LinkAnswer:
     """The outcome of a call that came over a link."""
 
-    __slots__ = ("_number", "_traffic", "largest")
+    __slots__ = ("_number", "_traffic", "largest", "wanted")
 
     def __init__(self, traffic: Traffic, number: int, largest: int) -> None:
         self._traffic = traffic
         self._number = number
         self.largest = largest
+        self.wanted = True
 
-    def result(self, codec: int, payload: bytes) -> None:
+    def result(self, codec: int, payload: bytes, seconds: float | None) -> None:
         """Send it, once the link has room."""
+        if not self.wanted:
+            return  # a shielded handler has run to its end for its own sake
         traffic = self._traffic
-        if self._number not in traffic.running:
-            return  # cancelled; a shielded handler has run to its end for its own sake
         try:
-            traffic.await_room(traffic.room_line, None)
+            traffic.await_room(traffic.room_line, seconds)
+        except SendTimeout:
+            self.fault(_LATE)
         except SessionClosed:
             return
-        head = mail.result_head(self._number, codec)
-        traffic.session.post_message(("result", self._number), head, payload)
+        if self.wanted:
+            self.wanted = False
+            head = mail.result_head(self._number, codec)
+            traffic.session.post_message(("result", self._number), head, payload)
 
     def fault(self, fault: Fault) -> None:
         """Send it."""
-        if self._number in self._traffic.running:
+        if self.wanted:
+            self.wanted = False
             frame = mail.encode_fault(self._number, fault.code, fault.kind, fault.text)
             self._traffic.session.post_control(frame)
 
@@ -354,13 +394,20 @@ def call_over(
             traffic.await_credit(flow, timeout, "its handlers are all at work")
         except SendTimeout as error:
             raise CallTimeout(peer, handler, str(error)) from error
+        except (UnknownMailbox, MailboxFull) as error:
+            raise CallError(peer, handler, "the peer takes no calls now") from error
     if len(payload) > flow.granted.largest:
         raise PayloadTooLarge(
             f"{peer} takes at most {flow.granted.largest} bytes of arguments, and these have {len(payload)}"
         )
     flow.granted.sent += 1
     flow.granted.sent_bytes += len(payload)
-    traffic.calls = number = traffic.calls % (2**32 - 1) + 1
+    number = traffic.calls
+    while True:
+        number = number % _LAST_NUMBER + 1
+        if number not in traffic.pending:
+            break
+    traffic.calls = number
     seconds = left()
     # Rounded up, and at least one: 0 says that there is no deadline.
     milliseconds = 0 if seconds is None or seconds > _LONGEST else max(1, int(seconds * 1000 + 0.999))

@@ -162,11 +162,12 @@ class Codecs:
             )
         return codec, data
 
-    def decode(self, codec: int, data: bytes, type: Any = Any) -> Any:
+    def decode(self, codec: int, data: bytes, type: Any = Any, *, around: int = 0) -> Any:
         """The body that a peer sent as `data`, by the codec of the id `codec`.
 
         :param type: what it must be; without it, whatever was sent is taken, nested as ``Limits.max_depth``
             allows.
+        :param around: levels around it that do not count.
         :raises PayloadError: if it is not encoded so, or is not of that type.
         """
         try:
@@ -175,13 +176,14 @@ class Codecs:
             value = self._known[codec].decode(data, type)
         except Exception as error:
             raise self._refusal(codec, type, error) from error
+        most = self._max_depth + around
         if (
             codec == MessagePack.id
-            and len(data) > self._max_depth
+            and len(data) > most
             and (type is Any or type is object)
             # Every container has a byte that begins it, so the rare ones are all that need a closer look.
-            and len(data) - len(data.translate(None, _HEADERS)) > self._max_depth
-            and _deeper(value, self._max_depth)
+            and len(data) - len(data.translate(None, _HEADERS)) > most
+            and _deeper(value, most)
         ):
             raise PayloadError(
                 f"the body nests more than {self._max_depth} levels deep, as Limits.max_depth allows here"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..config import Config, check_timeout
 from ..errors import CallTimeout, ConfigurationError, NodeStateError
 from ..protocol.mail import checked_name
-from .calls import Handler, call_over, current_call, outcome_of
+from .calls import call_over, current_call, outcome_of
 from .codec import Codec, Codecs
 from .groups import Broadcast
+from .handlers import Handler
 from .mailbox import Mailbox
 from .switchboard import Switchboard
 
@@ -143,13 +144,17 @@ class Messaging:
         :raises ConfigurationError: naming the argument; also if there is a handler of that name.
         """
         checked_name(name, "name")
-        if name in self._handlers:
-            raise ConfigurationError("name", f"there is a handler {name!r} already")
+
+        def check() -> None:
+            if name in self._handlers:
+                raise ConfigurationError("name", f"there is a handler {name!r} already")
 
         def register(function: Function) -> Function:
+            check()
             self._handlers[name] = Handler(name, function, shielded=shielded)
             return function
 
+        check()
         return register
 
     def call(
@@ -183,7 +188,7 @@ class Messaging:
         check_timeout(timeout)
         checked_name(handler, "handler")
         outer = current_call()
-        if outer is not None and outer.remaining is not None:
+        if outer is not None and outer.remaining is not None and not outer.shielded:
             timeout = outer.remaining if timeout is None else min(timeout, outer.remaining)
         encoded = board.codecs.encode((args, kwargs))
         if peer == board.name:

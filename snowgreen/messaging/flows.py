@@ -36,16 +36,18 @@ class Room:
     """What the flows to one place share, a mailbox or the handlers: so many messages, so many bytes.
 
     :param dropping: what finds no room there is dropped, so that what is there does not count.
+    :param urgent: what is there may stay for long, and leaves in any order.
     """
 
-    def __init__(self, size: int, max_bytes: int, *, dropping: bool = False) -> None:
+    def __init__(self, size: int, max_bytes: int, *, dropping: bool = False, urgent: bool = False) -> None:
         self._size = size
         self._max_bytes = max_bytes
         self.dropping = dropping
+        self.urgent = urgent
         #: The flows that lead here, at most one of each link.
         self.flows: dict[Teller, Incoming] = {}
-        # What flows that have ended left here. It goes on to count: else whoever ends one flow, or link, after
-        # the other would each time have the whole room.
+        # What flows that have ended left here. It goes on to count: else who ends flow after flow, or link
+        # after link, would have the whole room each time.
         self._left = self._left_bytes = 0
         self._share()
 
@@ -61,21 +63,27 @@ class Room:
         given = flow.given
         self._left += given.received - given.consumed
         self._left_bytes += given.received_bytes - given.consumed_bytes
+        before = self.window
         self._share()
+        if self.window > before:  # only where they are few
+            self._renew()
 
     def released(self, size: int) -> None:
         """A message of `size` bytes is gone that had been left here."""
         self._left -= 1
         self._left_bytes -= size
         self._share()
-        for flow in self.flows.values():
-            flow.renew()
+        self._renew()
 
     def clear(self) -> None:
         """In a child of a fork: everything here is the parent's."""
         self.flows.clear()
         self._left = self._left_bytes = 0
         self._share()
+
+    def _renew(self) -> None:
+        for flow in list(self.flows.values()):
+            flow.renew()
 
     def _share(self) -> None:
         left, left_bytes = (0, 0) if self.dropping else (self._left, self._left_bytes)
@@ -119,7 +127,7 @@ class Incoming:
     def renew(self) -> None:
         """Allow the sender more, if it is time to."""
         room = self.room
-        if self.given.renew(room.window, room.window_bytes, dropping=room.dropping):
+        if self.given.renew(room.window, room.window_bytes, dropping=room.dropping, urgent=room.urgent):
             self.teller.tell(self)
 
     def end(self) -> None:

@@ -93,12 +93,16 @@ class Groups:
                 session.post_control(mail.encode_join(topics))
 
     def _joined(self, session: Session, frame: bytes) -> None:
-        self._membership.join(session, mail.decode_join(frame))
+        if _knows(session):
+            self._membership.join(session, mail.decode_join(frame))
 
     def _left(self, session: Session, frame: bytes) -> None:
-        self._membership.leave(session, mail.decode_leave(frame))
+        if _knows(session):
+            self._membership.leave(session, mail.decode_leave(frame))
 
     def _came(self, session: Session, frame: bytes) -> None:
+        if not _knows(session):
+            return
         topic, codec, payload = mail.decode_broadcast(frame)
         if len(payload) > MAX_BROADCAST:
             raise BadFrame(f"a BROADCAST of {len(payload)} bytes, more than {MAX_BROADCAST}")

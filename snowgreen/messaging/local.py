@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import gevent
+from typing import TYPE_CHECKING
 
 from ..errors import CallTimeout, MailboxFull, SendTimeout, UnknownMailbox
-from .calls import Call, Pending
+from ..protocol import mail
+from ..protocol.mail import Fault, checked_name
+from .calls import Pending
 from .flows import Incoming
 from .line import Line
+from .losses import Losses
 
 if TYPE_CHECKING:
-    from ..protocol.mail import Fault
+    from .calls import Running
     from .mailbox import Mailbox
     from .switchboard import Switchboard
 
@@ -23,13 +24,15 @@ class Local:
     def __init__(self, board: Switchboard) -> None:
         self._board = board
         self._flows: dict[str, tuple[Incoming, Line]] = {}
-        self._lost: dict[tuple[str, str], int] = {}
+        self._losses = Losses(self._report)
+        #: The calls under way. They count to none of the limits: whoever makes them is this node's own.
+        self.running: set[Running] = set()
 
     def send(self, name: str, codec: int, payload: bytes, timeout: float | None) -> None:
         """Put one message into the mailbox `name`, and wait while there is no room for it."""
         mailbox = self._board.mailboxes.get(name)
         if mailbox is None:
-            raise UnknownMailbox(self._board.name, name)
+            raise UnknownMailbox(self._board.name, checked_name(name, "mailbox"))
         flow, line = self._flow(mailbox)
         if not flow.given.open or line:
             self._await(flow, line, mailbox, timeout)
@@ -43,17 +46,23 @@ class Local:
     ) -> tuple[int, bytes] | Fault:
         """Run `handler` in a greenlet of its own, and wait for the outcome."""
         board = self._board
-        context = Call(board.name, handler, timeout, board.clock)
         answer = LocalAnswer(board.limits.max_message)
-        greenlet = gevent.spawn(board.desk.work, context, *encoded, answer)
+        running = board.desk.prepare(board.name, handler, timeout, encoded, answer)
+        self.running.add(running)
+        running.greenlet.rawlink(lambda _: self.running.discard(running))
+        running.begun = True
+        running.greenlet.start()
         try:
             outcome = answer.wait(timeout)
             if outcome is None:
                 raise CallTimeout(board.name, handler, f"no answer within {timeout:g} s")
             return outcome
         finally:
-            if not board.desk.shielded(handler):
-                greenlet.kill(block=False)
+            running.end()
+
+    def stop(self) -> None:
+        """The node stops: tell what was lost, and nothing more. Never waits."""
+        self._losses.close()
 
     def tell(self, flow: Incoming) -> None:
         """There is more credit."""
@@ -63,13 +72,10 @@ class Local:
             known[1].poke()
 
     def report(self, name: str, reason: str) -> None:
-        """A message was lost; told at the end of this turn of the loop."""
-        if not self._lost:
-            gevent.get_hub().loop.run_callback(self._report)
-        self._lost[name, reason] = self._lost.get((name, reason), 0) + 1
+        """A message was lost; told soon."""
+        self._losses.add(name, reason)
 
-    def _report(self) -> None:
-        lost, self._lost = self._lost, {}
+    def _report(self, lost: dict[tuple[str, str], int]) -> None:
         for (name, reason), count in lost.items():
             self._board.dropped(self._board.name, name, count, reason, sent=False)
 
@@ -104,8 +110,21 @@ class Local:
 class LocalAnswer(Pending):
     """The outcome of a call of this node's own."""
 
-    __slots__ = ("largest",)
+    __slots__ = ("largest", "wanted")
 
     def __init__(self, largest: int) -> None:
         super().__init__()
-        self.largest: Any = largest
+        self.largest = largest
+        self.wanted = True
+
+    def result(self, codec: int, payload: bytes, seconds: float | None = None) -> None:
+        """The handler has returned."""
+        if self.wanted:
+            self.wanted = False
+            super().result(codec, payload)
+
+    def fault(self, fault: Fault) -> None:
+        """There is no result. The caller gets as much of the text as from a peer."""
+        if self.wanted:
+            self.wanted = False
+            super().fault(mail.cut(fault))

@@ -11,9 +11,10 @@ from ..events import MessagesDropped
 from ..link.runtime import say
 from ..names import parse_name
 from ..protocol.frames import FrameTag
-from .calls import Desk, Handler
+from .calls import Desk
 from .codec import Codecs
 from .groups import Groups
+from .handlers import Handler
 from .local import Local
 from .traffic import Traffic
 
@@ -69,10 +70,10 @@ class Switchboard:
             FrameTag.CANCEL: Traffic.cancelled,
             FrameTag.FIRST: Traffic.fragment,
             FrameTag.PART: Traffic.fragment,
-            FrameTag.REG_SEND: Traffic.registered_send,
         }
         for tag, method in take.items():
             endpoint.receivers[tag] = self._receiver(method)
+        endpoint.receivers[FrameTag.REG_SEND] = lambda session, frame: self.of(session).registered_send(frame)
         endpoint.on_ended.append(self._ended)
         self.groups = Groups(self, inboxes)
 
@@ -126,7 +127,10 @@ class Switchboard:
     def _receiver(self, method: Callable[[Traffic, bytes], None]) -> Callable[[Session, bytes], None]:
         def receive(session: Session, frame: bytes) -> None:
             traffic = session.carried
-            method(traffic if isinstance(traffic, Traffic) else self.of(session), frame)
+            if not isinstance(traffic, Traffic):
+                traffic = self.of(session)
+            if traffic.capable:  # else the tag is one that this link does not know
+                method(traffic, frame)
 
         return receive
 
@@ -146,7 +150,10 @@ class Switchboard:
         self._forked = True
 
     def stop(self) -> None:
-        """The node stops: calls of peers end, and say so. Never waits."""
+        """The node stops: calls that are worked on end, and say so. Never waits."""
+        running = list(self.local.running)
         for session in self.endpoint.table.sessions.values():
             if isinstance(session.carried, Traffic):
-                self.desk.stop(session.carried)
+                running += session.carried.running.values()
+        self.desk.stop(running)
+        self.local.stop()

@@ -56,6 +56,7 @@ class Traffic:
         "_sent",
         "_waiting",
         "calls",
+        "capable",
         "pending",
         "room_line",
         "running",
@@ -65,6 +66,8 @@ class Traffic:
     def __init__(self, board: Switchboard, session: Session) -> None:
         self._board = board
         self.session = session
+        #: Whether the peer knows flows.
+        self.capable = bool(session.capabilities & Capability.MESSAGES)
         self._outgoing: dict[object, Outgoing] = {}
         self._outgoing_by_number: dict[int, Outgoing] = {}
         self._last_flow = 0
@@ -84,11 +87,6 @@ class Traffic:
         self.running: dict[int, Running] = {}
 
     # Sending: in the senders' greenlets.
-
-    @property
-    def capable(self) -> bool:
-        """Whether the peer knows flows."""
-        return bool(self.session.capabilities & Capability.MESSAGES)
 
     def send(self, mailbox: str, codec: int, payload: bytes, timeout: float | None) -> None:
         """Queue one message, and wait while there is no room for it."""
@@ -149,7 +147,8 @@ class Traffic:
             if self.session.full:
                 why = "it does not read"
             else:
-                why = lacking if flow.answered else "it has not answered whether there is such a mailbox"
+                silent = "it has not answered" + (" whether there is such a mailbox" if flow.name else "")
+                why = lacking if flow.answered else silent
             raise SendTimeout(f"nothing could be sent to {peer} within {timeout:g} s: {why}")
 
     def await_room(self, line: Line, timeout: float | None) -> None:
@@ -327,7 +326,8 @@ class Traffic:
             raise BadFrame("a CALL that is too large, or on a flow for messages")
         if call.call in self.running:
             raise BadFrame("a CALL with the number of one that is not done")
-        flow.given.take(len(call.payload))
+        flow.given.take(len(call.payload), ordered=False)
+        flow.renew()
         self._board.desk.begin(self, flow, call)
 
     def cancelled(self, frame: bytes) -> None:

@@ -25,7 +25,16 @@ def window(size: int, flows: int, least: int = LEAST_WINDOW) -> int:
 class Given:
     """The receiver's book of one flow: what was allowed, what came, and what became of it."""
 
-    __slots__ = ("bytes", "consumed", "consumed_bytes", "lost", "messages", "received", "received_bytes")
+    __slots__ = (
+        "_largest",
+        "bytes",
+        "consumed",
+        "consumed_bytes",
+        "lost",
+        "messages",
+        "received",
+        "received_bytes",
+    )
 
     def __init__(self) -> None:
         #: Allowed in all.
@@ -33,6 +42,7 @@ class Given:
         self.bytes = 0
         self.received = 0
         self.received_bytes = 0
+        self._largest = 0  # of those that may come in any order
         #: Taken out of the mailbox, by a reader or because they were dropped.
         self.consumed = 0
         self.consumed_bytes = 0
@@ -44,27 +54,39 @@ class Given:
         """Whether another message may come."""
         return self.received < self.messages and self.received_bytes < self.bytes
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, *, ordered: bool = True) -> None:
         """A message of `size` bytes has come.
 
+        :param ordered: False where one may have overtaken others. Then it is not known which of them was the
+            last that was sent, and may go past the bytes: the largest, in favour of the sender.
         :raises BadFrame: if the credit did not allow it.
         """
-        if self.received >= self.messages or self.received_bytes >= self.bytes:
+        before = self.received_bytes
+        if not ordered:
+            self._largest = max(self._largest, size)
+            before += size - self._largest
+        if self.received >= self.messages or before >= self.bytes:
             raise BadFrame("a message past the credit of its flow")
         self.received += 1
         self.received_bytes += size
 
-    def renew(self, window: int, window_bytes: int, *, dropping: bool) -> bool:
+    def renew(self, window: int, window_bytes: int, *, dropping: bool, urgent: bool = False) -> bool:
         """Allow as much as the windows do; whether that is so much more that the sender should hear of it.
 
         :param dropping: the mailbox drops what it has no room for, so that what it holds does not count.
+        :param urgent: a sender that may send nothing is to hear of any room: what takes up the rest may do so
+            for hours.
         """
         if dropping:
             messages, size = self.received + window, self.received_bytes + window_bytes
         else:
             messages, size = self.consumed + window, self.consumed_bytes + window_bytes
-        # Half a window at a time: once it is used up there is always as much to say, so nobody waits forever.
-        if (messages - self.messages) * 2 < max(1, window) and (size - self.bytes) * 2 < max(1, window_bytes):
+        # Half a window at a time: once all is consumed there is as much to say, and nobody waits forever.
+        if (
+            (messages - self.messages) * 2 < max(1, window)
+            and (size - self.bytes) * 2 < max(1, window_bytes)
+            and not (urgent and not self.open and self.received < messages and self.received_bytes < size)
+        ):
             return False
         self.messages = max(self.messages, messages)
         self.bytes = max(self.bytes, size)

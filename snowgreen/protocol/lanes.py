@@ -68,23 +68,29 @@ class _Bulk:
 
         :param batches: how many batches of small frames have gone.
         """
-        finished = taken = 0
+        finished = taken = turn = 0
         line = self._line
-        waiting = 0  # queues in a row that may not go yet
-        while line and waiting < len(line):
+        passed = 0  # queues in a row that may not go yet
+        while line and passed < len(line):
             queue = line.popleft()
             if queue.after > batches:
                 line.append(queue)
-                waiting += 1
+                passed += 1
                 continue
-            waiting = 0
+            passed = 0
             size, done = _take_piece(queue, pieces)
             taken += size
+            turn += size
             room -= 4 + size
             if done:
                 finished += 1
                 self._finish(queue)
+                if turn < SMALL and line and line[-1] is queue and not queue.stream:
+                    line.rotate(1)  # small messages behind a large one: several of them are one turn
+                else:
+                    turn = 0
             else:
+                turn = 0
                 line.append(queue)
             if room <= 0:
                 break

@@ -281,6 +281,12 @@ def encode_fault(call: int, code: int, kind: str, text: str) -> bytes:
     return encode(FrameTag.FAULT, head + raw_kind + _U16.pack(len(raw_text)) + raw_text)
 
 
+def cut(fault: Fault) -> Fault:
+    """`fault` as it comes out at the other end of a link."""
+    kind, text = _cut(fault.kind, MAX_FAULT_KIND), _cut(fault.text, MAX_FAULT_TEXT)
+    return fault._replace(kind=kind.decode(), text=text.decode())
+
+
 def decode_fault(frame: bytes) -> Fault:
     """Why a call has no result. A code of a later version reads as RAISED."""
     call, code, size = _begun(frame, _OPEN, "a FAULT")

@@ -40,12 +40,10 @@ def links(child: Child) -> dict[str, Any]:
 def stands(children: dict[str, Child]) -> bool:
     """Whether each has exactly one link with each, and both ends of it are the same connection."""
     found = {name: links(child) for name, child in children.items()}
-    return all(
-        set(found[name]) == set(children) - {name}
-        and all(
-            sorted(link["ends"]) == sorted(found[other][name]["ends"]) for other, link in found[name].items()
-        )
+    return all(set(found[name]) == set(children) - {name} for name in found) and all(
+        sorted(link["ends"]) == sorted(found[other][name]["ends"])
         for name in found
+        for other, link in found[name].items()
     )
 
 

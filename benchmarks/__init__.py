@@ -1,0 +1,1 @@
+"""Benchmarks: snowgreen beside what else one could do, measured in turn on one machine."""
