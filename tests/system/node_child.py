@@ -60,7 +60,7 @@ def main() -> None:
         mesh=bool(os.environ.get("MESH")),
         config=snowgreen.Config(
             heartbeat_interval=0.5,
-            heartbeat_timeout=0.5,
+            heartbeat_timeout=float(os.environ.get("HEARTBEAT_TIMEOUT", "0.5")),
             duplicate_wait=0.2,
             probe_timeout=0.5,
             redial_base=0.1,
