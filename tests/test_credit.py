@@ -144,6 +144,20 @@ def test_what_was_allowed_stays() -> None:
         assert book.messages == max(100, 10 + (read if told else read - read % 5))
 
 
+def test_neither_figure_takes_the_other_back() -> None:
+    """Where one window is worth telling and the other has become smaller, the smaller one stays as it was."""
+    book = given(100, 100)
+    book.take(100)
+    consume(book, 100)
+    assert book.renew(10, 100, dropping=False)
+    assert (book.messages, book.bytes) == (100, 200)
+    book = given(1, 1000)
+    book.take(0)
+    consume(book, 0)
+    assert book.renew(1, 10, dropping=False)
+    assert (book.messages, book.bytes) == (2, 1000)
+
+
 def test_no_window_at_all() -> None:
     """A window of nothing allows nothing, is no reason to tell, and takes nothing back."""
     book = Given()
@@ -243,8 +257,10 @@ def test_a_sender_goes_by_the_most_that_it_was_told() -> None:
     book.allow(7, 70, 3, 100)
     assert book.allow(5, 80, 2, 50) == 0
     assert (book.messages, book.bytes, book.lost, book.largest) == (7, 80, 3, 50)
-    assert book.allow(7, 80, 5, 50) == 2
-    assert book.allow(7, 80, 5, 50) == 0
+    assert book.allow(8, 60, 3, 50) == 0
+    assert (book.messages, book.bytes) == (8, 80)
+    assert book.allow(8, 80, 5, 50) == 2
+    assert book.allow(8, 80, 5, 50) == 0
     assert book.lost == 5
 
 
@@ -333,7 +349,7 @@ def test_an_ended_flow_is_told_nothing_more() -> None:
 
 def test_who_stays_hears_of_the_room_that_others_leave() -> None:
     """A sender that has used up a small share is told of a larger one when the others go, and not before."""
-    room = Room(64, 1 << 30)
+    room = Room(64, 1)
     others = [flow_to(room) for _ in range(7)]
     last = flow_to(room, used=16)
     assert credit(last)[0] == 0

@@ -107,6 +107,8 @@ def test_who_is_gone_leaves_nothing() -> None:
     membership.gone("b")
     membership.join("c", [])
     membership.gone("c")
+    membership.join("d", ["x", "y"])
+    membership.leave("d", ["y", "x"])  # who has left everything is forgotten as well
     membership.leave("d", ["x"])
     assert (membership._members, membership._topics) == ({}, {})
 

@@ -55,7 +55,7 @@ def bound(function: Callable[..., Any], *args: Any, codec: int = MessagePack.id,
 def annotated(annotation: Any) -> Callable[..., Any]:
     """A function of one parameter that is annotated with `annotation` itself, not with its text."""
 
-    def function(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def function(x):  # type: ignore[no-untyped-def]
         return x
 
     function.__annotations__ = {"x": annotation}
@@ -127,7 +127,7 @@ def test_arguments_become_what_their_annotations_say() -> None:
         *,
         free: Any,
         thing: object = None,
-        plain=None,  # type: ignore[no-untyped-def]  # noqa: ANN001
+        plain=None,  # type: ignore[no-untyped-def]
     ) -> None: ...
 
     when, id = datetime.datetime(2024, 5, 6, 7), uuid.uuid4()
@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_told_with_its_parameter(annotation: Any, value: An
 def test_text_is_not_bytes(annotation: Any) -> None:
     """MessagePack carries bytes as bytes, so that text where they belong is a mistake, and not base64."""
     assert bound(annotated(annotation), b"\0x")[0][0] == b"\0x"
-    with pytest.raises(TypeError, match="^x: Expected `.*`, got `str`"):
+    with pytest.raises(TypeError, match=r"^x: Expected `.*`, got `str`"):
         bound(annotated(annotation), "c25vdw==")
 
 

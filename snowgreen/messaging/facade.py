@@ -134,14 +134,18 @@ class Messaging:
     def handler(self, name: str, *, shielded: bool = False) -> Callable[[Function], Function]:
         """Let peers call the decorated function as `name`: ``@node.handler("resize")``.
 
-        Each call runs in a greenlet of its own, at most ``Limits.handlers`` at once. Parameters with an
-        annotation get what msgspec converts to it. :func:`current_call` tells who calls, and how long he
-        will wait. When the deadline passes, ``gevent.Timeout`` is raised in the function; when the caller
-        gives up or the link goes down, ``GreenletExit`` is.
+        Each call runs in a greenlet of its own, those of peers at most ``Limits.handlers`` at once and the
+        others in turn. Parameters with an annotation get what msgspec converts to it; one that cannot be read
+        when the program runs is passed over. :func:`current_call` tells who calls, and how long he will wait.
+        When the deadline passes, ``gevent.Timeout`` is raised in the function; when the caller gives up or
+        the link goes down, ``GreenletExit`` is. What it raises its caller is told, ``SystemExit`` and
+        ``KeyboardInterrupt`` too, which then go on to the main greenlet as from any other greenlet.
 
         :param name: 1 to 255 bytes of UTF-8 without control characters.
-        :param shielded: let it run to its end, whether or not somebody still waits for the result.
-        :raises ConfigurationError: naming the argument; also if there is a handler of that name.
+        :param shielded: let it run to its end, whether or not somebody still waits for the result. The calls
+            that it makes are then not bound by its deadline.
+        :raises ConfigurationError: naming the argument; also if there is a handler of that name, or the
+            function is one that cannot be called with what comes over a link.
         """
         checked_name(name, "name")
 
@@ -172,7 +176,8 @@ class Messaging:
         :param peer: its node name. A link that does not exist is made first.
         :param args: with `kwargs`, what the handler is called with: any values that the codec encodes.
         :param timeout: seconds in all, None for no limit. It travels along: the handler is ended when it
-            passes. Within a handler a call waits no longer than the call that it works on.
+            passes. Within a handler a call waits no longer than the call that it works on, unless the handler
+            is shielded.
         :param result_type: what the result must be. Default: whatever comes.
         :raises CallTimeout: no answer in time.
         :raises UnknownHandler: the peer has none of that name.

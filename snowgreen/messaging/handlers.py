@@ -34,7 +34,7 @@ class Handler:
             raise ConfigurationError(
                 "function", f"the handler {name!r} must be callable, not {type(function).__name__}"
             )
-        if _asynchronous(function) or _asynchronous(getattr(function, "__call__", None)):  # noqa: B004
+        if _asynchronous(function) or _asynchronous(getattr(type(function), "__call__", None)):  # noqa: B004
             raise ConfigurationError(
                 "function", f"the handler {name!r} is a coroutine, which gevent does not run"
             )
