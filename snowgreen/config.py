@@ -168,5 +168,6 @@ def check_timeout(timeout: object) -> None:
     """Seconds, or None for no limit."""
     if timeout is None:
         return
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+    # A tuple: int | float would be made anew each time, for every message.
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout >= 0:
         raise ConfigurationError("timeout", f"must be a number of seconds or None, not {_shown(timeout)}")

@@ -186,7 +186,7 @@ def test_who_leaves_takes_nobody_with_it(position: int, how: str) -> None:
     leaver = jobs.pop(position)
     if how == "ran out":
         time[0] = 0.0
-        counter.line._tickets[position].set()
+        counter.line.tickets[position].set()
         turns()
         assert leaver.get(timeout=5) is False
     elif how == "killed":

@@ -221,7 +221,8 @@ def test_a_large_payload_in_small_pieces_is_copied_once(method, monkeypatch):
     for chunk in in_pieces([len(stream) // pieces])(stream):
         got = getattr(decoder, method)(chunk) or got
     assert got in ([stream[4:]], stream[4:])
-    assert size <= Counted.copied <= 3 * size
+    assert Counted.copied <= 3 * size
+    assert Counted.copied >= size or method == "feed"  # which copies through a view
 
 
 def test_many_payloads_in_one_piece_are_copied_once(monkeypatch):

@@ -34,8 +34,8 @@ _UNSENT = 128 * 1024
 class Outbox:
     """The outbox of one session.
 
-    :param flush: called by the loop when there is something to write, or room to write it; it is to call
-        :meth:`write`, and to deal with what that raises.
+    :param flush: called when there is something to write, or room to write it: by the loop, or at once where
+        much has gathered. It is to call :meth:`write`, and to deal with what that raises.
     """
 
     __slots__ = (
@@ -48,6 +48,7 @@ class Outbox:
         "_sent",
         "_sock",
         "_watcher",
+        "blocked",
         "bytes_sent",
         "frames_sent",
         "owing",
@@ -65,6 +66,8 @@ class Outbox:
         self._sent = 0
         self._armed = False  # whether the loop will call _flush
         self._watcher: Any = None
+        #: Whether writing waits for the loop: because the peer does not read, or the turn is used up.
+        self.blocked = False
         #: Control frames posted and not yet handed to TLS.
         self.owing = 0
         self.bytes_sent = 0
@@ -81,11 +84,6 @@ class Outbox:
         lanes = self._lanes
         return lanes.waiting >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
 
-    @property
-    def blocked(self) -> bool:
-        """Whether writing waits for the loop: because the peer does not read, or the turn is used up."""
-        return self._watcher is not None and bool(self._watcher.active)
-
     def begin(self, handshake: bytes) -> None:
         """Send the end of the handshake ahead of everything; it is not counted."""
         self._sending = handshake
@@ -100,9 +98,13 @@ class Outbox:
 
     def message(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
         """Have the frame of `head` and `body` written, behind all earlier ones of `key`."""
-        self._lanes.message(key, head, body)
+        lanes = self._lanes
+        lanes.message(key, head, body)
         if not self._armed:
             self._arm()
+        if lanes.waiting > TURN_BYTES and not self.blocked:
+            # The peer can begin to read while the sender goes on; and memory is joined in small pieces.
+            self._flush()
 
     def holds(self, key: Hashable) -> bool:
         """Whether bulk of `key` waits, which what is posted under it now goes behind."""
@@ -145,7 +147,8 @@ class Outbox:
             if not count or (budget <= 0 and (self._sending or self._lanes)):
                 self._await_writable()
                 return False
-        if self._watcher is not None:
+        if self.blocked:
+            self.blocked = False
             self._watcher.stop()
         return True
 
@@ -172,7 +175,8 @@ class Outbox:
             self._watcher = self._loop.io(self._sock.fileno(), _WRITE)
             with contextlib.suppress(OSError, AttributeError):  # Linux has it, and others may not
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-        if not self._watcher.active:
+        if not self.blocked:
+            self.blocked = True
             self._watcher.start(self._flush)
 
 

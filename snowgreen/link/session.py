@@ -288,13 +288,8 @@ class Session:
 
         Never waits: whoever may, looks at :attr:`full` first. A closed session ignores it.
         """
-        if self.reason is not None or self._parting is not None:
-            return
-        outbox = self._outbox
-        outbox.message(key, head, body)
-        if outbox.waiting > TURN_BYTES and not outbox.blocked:
-            # The peer can begin to read while the sender goes on; and memory is joined in small pieces.
-            self._flush()
+        if self.reason is None and self._parting is None:
+            self._outbox.message(key, head, body)
 
     def holds(self, key: Hashable) -> bool:
         """Whether a large message of `key`, or one behind it, waits to be sent."""
@@ -427,7 +422,10 @@ class Session:
 
     def _dispatch(self, frame: bytes) -> None:
         tag = frame[0]
-        if tag == FrameTag.PING:
+        receive = self._owner.receivers.get(tag)  # first: messages are what there is most of
+        if receive is not None:
+            receive(self, frame)
+        elif tag == FrameTag.PING:
             self._outbox.post(frames.encode_pong(frame))
         elif tag == FrameTag.PONG:
             self._ponged(frames.decode_pong(frame))
@@ -436,10 +434,6 @@ class Session:
             if farewell is not Farewell.CLOSING:
                 self.farewell = farewell
             self._end(f"the peer said goodbye: {printable(why, 200)}", orderly=True)
-        else:
-            receive = self._owner.receivers.get(tag)
-            if receive is not None:
-                receive(self, frame)
 
     def _ponged(self, number: int) -> None:
         known = self._pings.pop(number, None) if self._pings is not None else None

@@ -111,7 +111,7 @@ class Incoming:
         self.told = 0
         self._ended = False
         room.attach(self)
-        self.given.renew(room.window, room.window_bytes, dropping=room.dropping)
+        self.given.renew(room.window, room.window_bytes, dropping=room.dropping, urgent=room.urgent)
         teller.tell(self)  # even if there is no room yet: it is the answer to OPEN
 
     def consumed(self, size: int) -> None:
@@ -121,7 +121,7 @@ class Incoming:
         given.consumed_bytes += size
         if self._ended:
             self.room.released(size)
-        else:
+        elif given.consumed >= given.due or given.consumed_bytes >= given.due_bytes:
             self.renew()
 
     def renew(self) -> None:

@@ -11,13 +11,14 @@ from gevent.event import Event
 class Line:
     """A line of greenlets, of which the first goes when its condition holds."""
 
-    __slots__ = ("_tickets",)
+    __slots__ = ("tickets",)
 
     def __init__(self) -> None:
-        self._tickets: deque[Event] = deque()
+        #: Of those that wait, the first one's first.
+        self.tickets: deque[Event] = deque()
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self.tickets)
 
     def wait(self, ready: Callable[[], bool], left: Callable[[], float | None]) -> bool:
         """Wait for the turn and for `ready`; False if the time ran out.
@@ -28,9 +29,9 @@ class Line:
         :param left: the seconds left, None for no limit.
         """
         ticket = Event()
-        self._tickets.append(ticket)
+        self.tickets.append(ticket)
         try:
-            while not (self._tickets[0] is ticket and ready()):
+            while not (self.tickets[0] is ticket and ready()):
                 seconds = left()
                 if seconds is not None and seconds <= 0:
                     return False
@@ -38,10 +39,10 @@ class Line:
                 ticket.wait(seconds)
             return True
         finally:
-            self._tickets.remove(ticket)
+            self.tickets.remove(ticket)
             self.poke()
 
     def poke(self) -> None:
         """Something has changed: let the first look again. Never waits."""
-        if self._tickets:
-            self._tickets[0].set()
+        if self.tickets:
+            self.tickets[0].set()

@@ -111,7 +111,8 @@ class Mailbox:
         :raises MailboxEmpty: if none came in time.
         :raises MailboxClosed: if it is closed, and empty.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         self._in_a_row += 1
         if self._in_a_row >= _IN_A_ROW:
             self._in_a_row = 0

@@ -96,18 +96,23 @@ class Traffic:
                 self._send_registered(mailbox, codec, payload, timeout)
                 return
             flow = self._open(FlowKind.MAILBOX, mailbox)
-        granted = flow.granted
-        if not granted.open or flow.line or self.session.full:
+        granted, session, size = flow.granted, self.session, len(payload)
+        # Written out, where others ask granted.open and flow.line: this runs once for each message.
+        if (
+            granted.sent >= granted.messages
+            or granted.sent_bytes >= granted.bytes
+            or flow.line.tickets
+            or session.full
+        ):
             self.await_credit(flow, timeout, "the mailbox has no room")
-        if len(payload) > granted.largest:
+        if size > granted.largest:
             raise PayloadTooLarge(
-                f"{self.session.peer} takes at most {granted.largest} bytes in a message, and this one has"
-                f" {len(payload)}"
+                f"{session.peer} takes at most {granted.largest} bytes in a message, and this one has {size}"
             )
         granted.sent += 1
-        granted.sent_bytes += len(payload)
+        granted.sent_bytes += size
         self._sent = flow.used = self._sent + 1
-        self.session.post_message(mailbox, flow.heads.get(codec) or flow.head(codec), payload)
+        session.post_message(mailbox, flow.heads.get(codec) or flow.head(codec), payload)
 
     def handlers_flow(self) -> Outgoing:
         """The flow for calls.

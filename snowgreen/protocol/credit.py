@@ -30,6 +30,8 @@ class Given:
         "bytes",
         "consumed",
         "consumed_bytes",
+        "due",
+        "due_bytes",
         "lost",
         "messages",
         "received",
@@ -48,6 +50,8 @@ class Given:
         self.consumed_bytes = 0
         #: Of those, the ones that no reader got.
         self.lost = 0
+        #: With fewer than so many consumed, messages and bytes, there is nothing to renew.
+        self.due = self.due_bytes = 0
 
     @property
     def open(self) -> bool:
@@ -90,6 +94,9 @@ class Given:
             return False
         self.messages = max(self.messages, messages)
         self.bytes = max(self.bytes, size)
+        if not urgent:
+            self.due = self.messages - window // 2
+            self.due_bytes = self.bytes - window_bytes // 2
         return True
 
 

@@ -67,21 +67,22 @@ class Decoder:
 
         :raises TooLong: at a length above `limit`; the stream cannot be followed past it.
         """
-        pending = self._pending
-        if pending is None:
-            payloads, used = self._cut(data)
-            if used < len(data):
-                self._pending = bytearray(data[used:])
-            return payloads
-        pending += data
-        if len(pending) < self._need:
-            return []
-        payloads, used = self._cut(pending)
-        if used == len(pending):
-            self._pending = None
-        elif used:
-            self._pending = pending[used:]
-        return payloads
+        pending, need = self._pending, self._need
+        begun = []
+        if pending is not None:
+            pending += data
+            if len(pending) < need:
+                return []
+            if need > 4:
+                # The one that had begun is whole. It may be large, and is copied but once.
+                with memoryview(pending) as view:
+                    begun.append(bytes(view[4:need]))
+                del pending[:need]
+            data = pending
+        # Slices of bytes are bytes: of anything else each payload would be copied twice.
+        payloads, used = self._cut(bytes(data))
+        self._pending = bytearray(data[used:]) if used < len(data) else None
+        return begun + payloads
 
     def feed_one(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """Like :meth:`feed`, for at most one payload; what is behind it stays for the next call."""
@@ -101,7 +102,7 @@ class Decoder:
         self._need = 4
         return payload
 
-    def _cut(self, data: bytes | bytearray | memoryview) -> tuple[list[bytes], int]:
+    def _cut(self, data: bytes) -> tuple[list[bytes], int]:
         payloads = []
         start, size, limit = 0, len(data), self.limit
         self._need = 4
@@ -114,7 +115,7 @@ class Decoder:
             if end > size:
                 self._need = 4 + length
                 break
-            payloads.append(bytes(data[start + 4 : end]))
+            payloads.append(data[start + 4 : end])
             start = end
         return payloads, start
 
