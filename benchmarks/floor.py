@@ -107,7 +107,7 @@ class Sender:
 
 async def main() -> None:
     """Take orders until there are no more."""
-    role = {"sender": Sender, "receiver": Receiver}[sys.argv[1]]()
+    role = Sender() if sys.argv[1] == "sender" else Receiver()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(await obey(role, line)), flush=True)

@@ -8,21 +8,29 @@ from __future__ import annotations
 import contextlib
 import time
 from functools import partial
-from typing import Final, Protocol, TextIO
+from typing import Final, NamedTuple, Protocol, TextIO
 
 import click
 
 from .harness import Child, Figures, Ratio, measure
 
 SIZES: Final = {"64 B": 64, "1 KiB": 1024, "64 KiB": 64 * 1024}
-#: What is asked over one link: alone, beside a stream on that link, beside one on another link of the node.
+
+
+class Ask(NamedTuple):
+    """What is asked over the first link, and on which of the two large messages stream meanwhile."""
+
+    what: str
+    beside: int | None = None
+
+
 ASKED: Final = {
-    "ping": {"what": "ping"},
-    "call": {"what": "call"},
-    "ping beside a stream": {"what": "ping", "beside": 0},
-    "call beside a stream": {"what": "call", "beside": 0},
-    "ping beside another link's": {"what": "ping", "beside": 1},
-    "call beside another link's": {"what": "call", "beside": 1},
+    "ping": Ask("ping"),
+    "call": Ask("call"),
+    "ping beside a stream": Ask("ping", 0),
+    "call beside a stream": Ask("call", 0),
+    "ping beside another link's": Ask("ping", 1),
+    "call beside another link's": Ask("call", 1),
 }
 
 
@@ -57,15 +65,10 @@ class Linked:
 
     def ask(self, title: str, seconds: float) -> Figures:
         """Ping or call, as `title` says."""
-        order = dict(ASKED[title])
-        if "beside" in order:
-            order["beside"] = self._peers[order["beside"]]
-        return {
-            f"{title}: {share} ms": figure
-            for share, figure in self.sender.order(
-                "ask", name=self._peers[0], seconds=seconds, **order
-            ).items()
-        }
+        what, at = ASKED[title]
+        beside = None if at is None else self._peers[at]
+        trips = self.sender.order("ask", what=what, name=self._peers[0], seconds=seconds, beside=beside)
+        return {f"{title}: {share} ms": took for share, took in trips.items()}
 
 
 class Floor:
@@ -126,9 +129,9 @@ def ratios() -> list[Ratio]:
             for unit in units
         ),
         *(
-            Ratio(f"{title}: {share} / alone", f"{title}: {share} ms", f"{order['what']}: {share} ms")
-            for title, order in ASKED.items()
-            if "beside" in order
+            Ratio(f"{title}: {share} / alone", f"{title}: {share} ms", f"{ask.what}: {share} ms")
+            for title, ask in ASKED.items()
+            if ask.beside is not None
             for share in ("p50", "p99")
         ),
     ]

@@ -482,6 +482,23 @@ def test_fragments_of_several_messages_mixed(setting: Setting) -> None:
     assert [setting.good.get(timeout=5).body[:1] for _ in range(4)] == [b"d", b"c", b"b", b"a"]
 
 
+def test_the_largest_frames_pass(setting: Setting) -> None:
+    """A payload of exactly what was said comes through, whole and in fragments, with the longest name before it."""
+    peer = setting.peer
+    peer.send(opening(1, "good"), calls(2))
+    assert [peer.credit(flow).largest for flow in (1, 2)] == [MIB, MIB]
+    whole = message(1, bytes(MIB))[4:]
+    asked = call(2, 1, "h" * 255, bytes(MIB))[4:]
+    for number, frame in enumerate([whole, asked], 1):
+        peer.send(first(number, len(frame), frame[:65_536]))
+        peer.send(*[part(number, frame[at : at + 65_536]) for at in range(65_536, len(frame), 65_536)])
+    assert mail.decode_fault(peer.expect(FrameTag.FAULT)).code is FaultCode.NO_HANDLER
+    peer.send(pack(whole))
+    assert [len(setting.good.get(timeout=5).body) for _ in range(2)] == [MIB, MIB]
+    setting.neighbour.send(setting.node.name, "good", bytes(MIB), timeout=5)
+    assert len(setting.good.get(timeout=5).body) == MIB
+
+
 @pytest.mark.parametrize("capabilities", [0, int(Capability.GOODBYE | Capability.GROUPS)])
 def test_frames_that_the_link_does_not_know(make_node: MakeNode, capabilities: int) -> None:
     """Of a peer without messages all their frames are ignored, of whatever shape, and those of groups as well."""
@@ -738,9 +755,9 @@ def test_a_flow_whose_messages_wait_is_not_finished(post: tuple[Node, Postman]) 
     bulk = [bytes([number]) * 600_000 for number in range(10)]
     for body in bulk:
         node.send(peer.name, "m0", body, timeout=5)
-    for number in range(2, MAX_FLOWS):
-        node.send(peer.name, f"m{number}", b"1", timeout=5)  # m1 was used longest ago, but for m0
-    assert session.holds("m0")
+    for number in range(1, MAX_FLOWS):
+        node.send(peer.name, f"m{number}", b"1", timeout=5)
+    assert session.holds("m0")  # which is what was used longest ago
     job = gevent.spawn(node.send, peer.name, "new", b"new")
     gevent.idle()
     assert session.holds("m0")
@@ -751,6 +768,43 @@ def test_a_flow_whose_messages_wait_is_not_finished(post: tuple[Node, Postman]) 
     assert [entry[1] for entry in postman.log if entry[0] == "finish"] == [2]
     assert postman.at("m0") == [b"0", *bulk, b"last"]
     assert postman.open_flows() == MAX_FLOWS
+
+
+def test_a_flow_with_senders_that_wait_is_not_finished(make_node: MakeNode) -> None:
+    """However long ago it was opened: who waits for its credit gets it in the end."""
+    node = make_node()
+    postman = Postman(
+        Peer(node), lambda opened: credit(opened.flow, messages=0 if opened.flow == 1 else MANY)
+    )
+    peer = postman.peer
+    job = gevent.spawn(node.send, peer.name, "full", b"at last")
+    until(lambda: postman.log, "it was opened")
+    for number in range(MAX_FLOWS):
+        node.send(peer.name, f"m{number}", b"x", timeout=5)
+    until(lambda: postman.at(f"m{MAX_FLOWS - 1}"), "all came")
+    assert [entry for entry in postman.log if entry[0] == "finish"] == [("finish", 2)]
+    peer.send(credit(1))
+    job.get(timeout=5)
+    until(lambda: postman.at("full") == [b"at last"], "it came")
+    postman.close()
+
+
+def test_a_peer_that_does_not_answer_costs_so_many_frames(make_node: MakeNode) -> None:
+    """Senders that give up do not make room for more: what waits for a peer that is silent stays bounded."""
+    node = make_node()
+    peer = Peer(node)
+    for number in range(MAX_FLOWS):
+        with pytest.raises(SendTimeout):
+            node.send(peer.name, f"m{number}", b"x", timeout=0)
+    for number in range(3):
+        with pytest.raises(MessagingError, match=f"{MAX_FLOWS} mailboxes"):
+            node.send(peer.name, f"another {number}", b"x", timeout=0)
+    postman = Postman(peer)
+    until(lambda: len(postman.log) == MAX_FLOWS, "it answers")
+    peer.send(encode_ping(1))
+    until(lambda: peer.session.frames_received > MAX_FLOWS, "all answers came")
+    node.send(peer.name, "another", b"x", timeout=5)
+    postman.close()
 
 
 def test_numbers_rise_whatever_waits(make_node: MakeNode) -> None:

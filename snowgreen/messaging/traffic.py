@@ -189,12 +189,12 @@ class Traffic:
             raise Unsupported(f"{self.session.peer} takes no messages: {self._kind()}")
         if codec != RAW:
             raise Unsupported(f"{self.session.peer} takes bytes only: {self._kind()}")
-        self.await_room(self.room_line, timeout)
-        frame = mail.encode_reg_send(mailbox, payload)
+        frame = mail.encode_reg_send(checked_name(mailbox, "mailbox"), payload)
         if len(frame) > MAX_FRAME:
             raise PayloadTooLarge(
                 f"{self.session.peer} takes no fragments: a message to it has less than {MAX_FRAME} bytes"
             )
+        self.await_room(self.room_line, timeout)
         self.session.post_whole(frame)
 
     def _open(self, kind: FlowKind, name: str) -> Outgoing:

@@ -1,0 +1,206 @@
+"""snowgreen: one node that is dialed, and a process full of nodes that dial it.
+
+Beside the orders of all peers it knows some that show its parts: `frames`, what a session moves without
+mailboxes; `values`, small dicts as MessagePack; `bare`, a loop of writes with nothing around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+from gevent.fileobject import FileObject
+from gevent.pool import Pool
+
+from snowgreen import Config, Limits, Mailbox, Node, Session, __version__
+from snowgreen.protocol import mail
+from snowgreen.protocol.wire import pack
+
+from .common import PATIENCE, Answer, Count, Hello, Stopwatch, Unsupported, main, python, round_trips
+
+HELLO: Final = Hello(
+    "snowgreen", f"{__version__}, {python('gevent')}", True, "messages to a mailbox", ("values", "frames")
+)
+COOKIE: Final = "the nodes of one benchmark"
+TOPIC: Final = "news"
+#: Frames that count as messages; the tag is one that no node uses.
+FRAME: Final = 0x7F
+#: Bytes of a frame up to which the session's usual way of sending leaves it in one piece.
+SMALL: Final = 16 * 1024 - 1
+#: What ``Limits`` takes so that live links are not spared in a storm of handshakes. Empty: there is no such
+#: limiter to switch off yet, and the comparison is reported as unsupported.
+UNSPARING: Final[dict[str, Any]] = {}
+
+
+def make(name: str, *, listen: bool = True, **limits: Any) -> Node:
+    """A node that takes many links from one address."""
+    config = Config(limits=Limits.trusted(**limits))
+    return Node(f"{name}@127.0.0.1:0", cookie=COOKIE, config=config, listen=None if listen else False).start()
+
+
+class Server:
+    """The node that is dialed: it counts what comes to its mailboxes."""
+
+    def __init__(self) -> None:
+        self._count = Count()
+
+    def start(self, unsparing: bool = False) -> Answer:
+        """Listen."""
+        if unsparing and not UNSPARING:
+            raise Unsupported("its limits have nothing that spares live links in a storm of handshakes")
+        self._node = node = make("server", **(UNSPARING if unsparing else {}))
+        gevent.spawn(self._read, node.mailbox("bulk"))
+        gevent.spawn(self._read, node.mailbox("values"))
+        endpoint = node._endpoint
+        assert endpoint is not None
+        endpoint.receivers[FRAME] = lambda _session, frame: self._count.take(len(frame) - 1)
+        return {"address": node.name}
+
+    def received(self) -> Answer:
+        """What has come."""
+        return self._count.as_answer()
+
+    def wait(self, messages: int) -> Answer:
+        """Wait for messages."""
+        return self._count.wait(messages, gevent.sleep)
+
+    def links(self) -> Answer:
+        """How many sessions there are."""
+        return {"links": len(self._node.sessions)}
+
+    def broadcast(self, size: int) -> Answer:
+        """To all that have joined, until the transport has it all."""
+        sessions, watch = list(self._node.sessions.values()), Stopwatch()
+        sent = self._node.broadcast(TOPIC, bytes(size))
+        for session in sessions:
+            while session._outbox.waiting:
+                gevent.sleep(0)
+        return watch.as_answer(links=len(sent.queued))
+
+    def bare(self, size: int) -> Answer:
+        """The least that a broadcast can cost: the same bytes, in a loop of writes to the same links."""
+        frame = pack(mail.broadcast_head(TOPIC, 0) + bytes(size))
+        socks = [session._sock for session in self._node.sessions.values()]
+        watch = Stopwatch()
+        for sock in socks:
+            sock.send(frame)
+        return watch.as_answer(links=len(socks))
+
+    def idle(self, seconds: float) -> Answer:
+        """Do nothing."""
+        watch = Stopwatch()
+        gevent.sleep(seconds)
+        return watch.as_answer()
+
+    def _read(self, mailbox: Mailbox) -> None:
+        take = self._count.take
+        for message in mailbox:
+            take(len(message.body))
+
+
+class Room:
+    """Where a sender of frames waits until its link has room."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._event = Event()
+
+    def room(self) -> None:
+        """Called by the loop when something was written."""
+        if not self._session.full:
+            self._event.set()
+
+    def wait(self) -> None:
+        """Wait."""
+        self._event.clear()
+        self._event.wait(PATIENCE)
+
+
+class Client:
+    """A node for each link."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._frames: Node | None = None
+
+    def link(self, address: str, count: int, at_once: int) -> Answer:
+        """Make links."""
+        self._address, made, watch = address, len(self._nodes), Stopwatch()
+
+        def dial(number: int) -> None:
+            node = make(f"client-{os.getpid()}-{number}", listen=False)
+            try:
+                node.connect(address, timeout=30)
+            except OSError:
+                node.stop()
+                raise
+            self._nodes.append(node)
+
+        pool = Pool(at_once)
+        dials = [pool.spawn(dial, number) for number in range(made, made + count)]
+        gevent.joinall(dials)
+        failures = [dial.exception for dial in dials if dial.exception is not None]
+        return watch.as_answer(made=len(self._nodes) - made, why=str(failures[0]) if failures else "")
+
+    def join(self) -> Answer:
+        """Have every node get what is broadcast."""
+        for node in self._nodes:
+            node.join(TOPIC)
+        return {}
+
+    def rtt(self, rounds: int) -> Answer:
+        """Ping."""
+        session = self._nodes[0].sessions[self._address]
+        return round_trips(lambda: session.ping(PATIENCE), rounds)
+
+    def send(self, size: int, count: int, way: str = "") -> Answer:
+        """Send to a mailbox, or in one of the other ways."""
+        if way == "frames":
+            return self._send_frames(size, count)
+        node, address, body = self._nodes[0], self._address, bytes(size)
+        watch = Stopwatch()
+        if way == "values":
+            for number in range(count):
+                value = {"number": number, "sensor": "boiler-3/outlet", "celsius": 71.25, "alarm": False}
+                node.send(address, "values", value)
+        else:
+            for _ in range(count):
+                node.send(address, "bulk", body)
+        return watch.as_answer()
+
+    def drop(self) -> Answer:
+        """Stop the nodes."""
+        pool = Pool(64)
+        for node in [*self._nodes, *([self._frames] if self._frames else [])]:
+            pool.spawn(node.stop)
+        pool.join()
+        self._nodes, self._frames = [], None
+        return {}
+
+    def _send_frames(self, size: int, count: int) -> Answer:
+        # On a link of their own, which carries no messages.
+        if self._frames is None:
+            self._frames = make("frames", listen=False)
+        session = self._frames.connect(self._address)
+        room = session.carried
+        if not isinstance(room, Room):
+            room = session.carried = Room(session)
+        head, body = bytes([FRAME]), bytes(size)
+        watch = Stopwatch()
+        for _ in range(count):
+            if session.full:
+                room.wait()
+            if size <= SMALL:
+                session.post_message("frames", head, body)
+            else:  # which would cut it into fragments
+                session.post_whole(pack(head + body))
+        return watch.as_answer()
+
+
+if __name__ == "__main__":
+    logging.getLogger("snowgreen").setLevel(logging.ERROR)
+    main(HELLO, {"server": Server, "client": Client}, FileObject(sys.stdin.fileno(), "r", closefd=False))
