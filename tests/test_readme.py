@@ -101,8 +101,7 @@ def test_the_page_about_messages(env: dict[str, str]) -> None:
     )
     assert (run.returncode, run.stderr) == (0, "")
     shown = [
-        shown or alone
-        for shown, alone in re.findall(r"^ *print\(.*\) +# (.*)$|^# (.*)$", code, re.MULTILINE)
+        shown or alone for shown, alone in re.findall(r"^ *print\(.*\) +# (.*)$|^# (.*)$", code, re.MULTILINE)
     ]
     assert len(shown) == 15
     assert run.stdout.splitlines() == shown

@@ -1011,6 +1011,22 @@ def test_a_mailbox_that_does_not_make_its_senders_wait(setting: Setting) -> None
     peer.settled()
     node.send(peer.name, "a", b"x", timeout=5)
     peer.expect(FrameTag.MESSAGE)
+    peer.send(credit(1, messages=3, mode=Mode.WAIT))
+    peer.settled()
+    with pytest.raises(SendTimeout):
+        node.send(peer.name, "a", b"x", timeout=0.01)
+
+
+def test_a_newcomer_does_not_pass_those_who_wait(setting: Setting) -> None:
+    """Credit that has just come is for who has waited longest, though it has not run yet."""
+    node, peer = setting.node, setting.peer
+    early = gevent.spawn(node.send, peer.name, "a", b"early")
+    peer.expect(FrameTag.OPEN)
+    carried: Any = peer.session.carried
+    carried.credited(credit(1)[4:])
+    node.send(peer.name, "a", b"late", timeout=5)
+    assert [mail.decode_message(peer.expect(FrameTag.MESSAGE))[2] for _ in range(2)] == [b"early", b"late"]
+    early.get(timeout=5)
 
 
 @pytest.mark.parametrize("why", [1, 2, 3, 99])
