@@ -139,9 +139,12 @@ def _held(pair: Pair, made: int) -> int:
 
 def _idle(run: Run, pair: Pair, level: int) -> None:
     # Between two heartbeats; then, of snowgreen, over a whole one: every link is pinged once.
+    with contextlib.suppress(Unsupported):
+        pair.server.order("freshen")
     for name, usual in (("idle CPU", 10.0), ("idle CPU over a minute", 60.0)):
         if usual > 10.0 and pair.name != "snowgreen":
             continue
+        pair.server.rest()
         seconds = usual if not run.quick else 0.2
         spent = pair.server.order("idle", seconds=seconds)["cpu"]
         run.book.add(pair.name, {f"{name} at {level:,} links, % of a core": spent / seconds * 100})

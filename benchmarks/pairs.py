@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +17,12 @@ from typing import Any, Final, NamedTuple
 from rich.progress import Progress
 
 from .harness import Child, Figures, Summary
-from .peers.common import Usage, cpu, usage
+from .peers.common import Usage, cpu, family, usage
 
 #: Seconds that a process may take for one order.
 PATIENCE: Final = 150.0
+#: Seconds that it may take to end after its input has.
+ENDING: Final = 10.0
 #: Seconds of one look whether a process has come to rest, and what it may use in one, and how many looks.
 LOOK: Final = 0.05
 RESTING: Final = 0.002
@@ -74,7 +79,7 @@ class Process(Child):
         stdout = self._process.stdout
         assert stdout is not None
         if not self._readable(PATIENCE):
-            self._process.kill()
+            self.kill()
             raise Ended(f"no answer within {PATIENCE:g} s")
         line = stdout.readline()
         if not line:
@@ -97,6 +102,19 @@ class Process(Child):
     def usage(self) -> Usage:
         """What it, and what it has started, use."""
         return usage(self.pid)
+
+    def kill(self) -> None:
+        """End it, and what it has started."""
+        for pid in reversed(family(self.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._process.communicate(timeout=ENDING)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
 
     def rest(self) -> None:
         """Wait until it has nothing more to do, or never will."""

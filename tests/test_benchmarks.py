@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bars, measures, plots
+from benchmarks import bars, measures, pairs, plots
 from benchmarks.bars import Bar
 from benchmarks.pairs import Book, Case, Ended, Failed, Missing, Pair, Process, Run, Unsupported
 from benchmarks.peers import PEERS, common
 from benchmarks.peers.common import Count, Hello, obey, obey_async, percentile, round_trips, slices
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 HELLO = Hello("a peer", "1", True, "for a test", ("other",))
@@ -276,6 +277,35 @@ def test_an_answer_that_is_none_raises(answer: object, kind: type[Failed], why: 
     with Fake(program) as process, pytest.raises(Failed) as caught:
         process.order("start")
     assert (type(caught.value), str(caught.value)) == (kind, why)
+
+
+def test_a_peer_that_does_not_answer_is_ended_with_what_it_has_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the time for an order neither the process nor its own child is left."""
+    monkeypatch.setattr(pairs, "PATIENCE", 0.1)
+    program = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()"
+    )
+    with Fake(program) as process:
+        stdout = process._process.stdout
+        assert stdout is not None
+        child = int(stdout.readline())
+        with pytest.raises(Ended, match="no answer"):
+            process.order("start")
+        process._process.wait(10)
+    until(lambda: not running(child), "the child has ended")
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there, and more than what its parent has not looked at yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # All of it.

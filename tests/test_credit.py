@@ -320,6 +320,21 @@ def test_what_an_ended_flow_left_takes_room() -> None:
     assert (room.window, room.window_bytes) == (10, 1000)
 
 
+@pytest.mark.parametrize(("urgent", "heard"), [(False, [5, 10]), (True, [1, 6])])
+def test_what_is_read_is_told_in_time(urgent: bool, heard: list[int]) -> None:
+    """The sender hears of half a window, in messages or in bytes, as soon as it is read; at once where it urges."""
+    for messages, size in ((10, 1 << 40), (1000, 10)):
+        flow = flow_to(Room(messages, size, urgent=urgent), used=10, size=1)
+        told: Any = flow.teller
+        told.frames.clear()
+        came = []
+        for read in range(1, 11):
+            flow.consumed(1)
+            came += [read] * len(told.frames)
+            told.frames.clear()
+        assert came == heard
+
+
 def test_an_open_is_answered_even_if_there_is_no_room() -> None:
     """A flow to a place that is full of what others left is told so, and of the room when there is some."""
     room = Room(2, 1 << 20)

@@ -989,6 +989,9 @@ def test_bytes_that_are_used_up(setting: Setting) -> None:
     peer.send(credit(1, size=106))
     assert len(peer.expect(FrameTag.MESSAGE)) == 6
     gevent.joinall(jobs, timeout=5, raise_error=True)
+    node.send(peer.name, "a", b"1", timeout=0)
+    with pytest.raises(SendTimeout):
+        node.send(peer.name, "a", b"", timeout=0)
 
 
 def test_a_mailbox_that_does_not_make_its_senders_wait(setting: Setting) -> None:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import count as numbers
 from pathlib import Path
 from typing import Final
@@ -31,11 +32,12 @@ import gevent.socket
 import gevent.ssl
 from gevent.fileobject import FileObject
 from gevent.pool import Pool
+from gevent.queue import SimpleQueue
 from gevent.subprocess import PIPE, Popen
 
 from snowgreen.link.tls import client_end, ephemeral_certificate
 
-from .common import Answer, Hello, main, missing
+from .common import Answer, Hello, Unsupported, main, missing
 
 NOTE: Final = (
     "a message goes to a registered process; no epmd; all links but one come from light nodes in Python, "
@@ -45,6 +47,8 @@ COOKIE: Final = "the_nodes_of_one_benchmark"
 HOST: Final = "127.0.0.1"
 #: Seconds that it may take to be admitted.
 PATIENCE: Final = 30.0
+#: Seconds that an order may still take when the input has ended.
+GRACE: Final = 1.0
 #: Bytes read at once.
 READ: Final = 64 * 1024
 #: Sockets that a node has room for, which are else as many as the system allows: a table of them all is made.
@@ -79,9 +83,16 @@ def versions() -> str:
     """Those of Erlang/OTP and of its TLS; nothing unless it has both, and its compiler."""
     if not all(map(shutil.which, ("erl", "erlc"))):
         return ""
-    command = ["erl", "-noinput", "-eval", VERSIONS]
-    answered = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=PIPE, text=True, check=False)
-    return answered.stdout if "ssl" in answered.stdout else ""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        answered = _run(["erl", "-noinput", "-eval", VERSIONS])
+        if "ssl" in answered:
+            return answered
+    return ""
+
+
+def _run(command: list[str]) -> str:
+    """What `command` prints. It must not have this process's input: Erlang would make reads of that block."""
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=PIPE, text=True, check=True).stdout
 
 
 class Beam:
@@ -92,7 +103,7 @@ class Beam:
         self.name = f"{role}{os.getpid()}@{HOST}"
         with tempfile.TemporaryDirectory(prefix="snowgreen-erlang-") as folder:  # needed until it runs
             Path(folder, "tls.conf").write_text(_tls())
-            subprocess.run(["erlc", "-o", folder, MODULE], check=True, stdout=sys.stderr)  # noqa: S607
+            _run(["erlc", "-o", folder, str(MODULE)])
             environment = {**os.environ, "HOME": folder, "ERL_CRASH_DUMP_SECONDS": "0"}
             self._process = Popen(self._command(), stdin=PIPE, stdout=PIPE, cwd=folder, env=environment)
             #: The process that runs the node: what was started has become it.
@@ -122,6 +133,8 @@ class Beam:
         if not line:
             raise RuntimeError(f"the node of Erlang ended in the middle of {term}")
         answer: Answer = json.loads(line)
+        if "failed" in answer:
+            raise RuntimeError(answer["failed"])
         return answer
 
     def cpu(self) -> float:
@@ -271,7 +284,8 @@ class Client:
         return len(self._links) + bool(self._server)
 
     def _linked(self) -> Beam:
-        assert self._node is not None, "there is no link yet"
+        if self._node is None or not self._server:
+            raise Unsupported("there is no link yet")
         return self._node
 
     def rtt(self, rounds: int) -> Answer:
@@ -296,9 +310,24 @@ class Client:
         return {}
 
 
+def orders() -> Iterator[str]:
+    """The lines of the input. When it ends, so does this process, even in the middle of an order."""
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def read() -> None:
+        for line in FileObject(sys.stdin.fileno(), "r", closefd=False):
+            lines.put(line)
+        lines.put("")
+        gevent.sleep(GRACE)
+        os._exit(0)
+
+    gevent.spawn(read)
+    return iter(lines.get, "")
+
+
 if __name__ == "__main__":
     version = versions()
     if not version:
         missing("install erlang-base erlang-ssl")
     hello = Hello("Erlang/OTP", version, True, NOTE)
-    main(hello, {"server": Server, "client": Client}, FileObject(sys.stdin.fileno(), "r", closefd=False))
+    main(hello, {"server": Server, "client": Client}, orders())

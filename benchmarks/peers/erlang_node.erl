@@ -34,7 +34,7 @@ obey(port) ->
     json([{port, persistent_term:get(own_port)}]);
 obey({link, Node, Port}) ->
     persistent_term:put(peer_port, Port),
-    {Taken, true} = timed(fun() -> net_kernel:connect_node(Node) end),
+    {Taken, _} = timed(fun() -> net_kernel:connect_node(Node) orelse error(not_connected) end),
     json([{seconds, Taken}]);
 obey({unlink, Node}) ->
     erlang:disconnect_node(Node),
@@ -45,9 +45,9 @@ obey(received) ->
     ?COUNT ! {totals, self()},
     receive {totals, Messages, Bytes} -> json([{messages, Messages}, {bytes, Bytes}]) end;
 obey({wait, Messages}) ->
-    {Taken, ok} = timed(fun() ->
+    {Taken, _} = timed(fun() ->
         ?COUNT ! {wait, Messages, self()},
-        receive reached -> ok after ?PATIENCE -> late end
+        receive reached -> ok after ?PATIENCE -> error(messages_are_missing) end
     end),
     json([{seconds, Taken}]);
 obey({send, Node, Size, Count}) ->
@@ -86,7 +86,7 @@ send(_, _, 0) -> ok;
 send(To, Message, Count) -> To ! Message, send(To, Message, Count - 1).
 
 trip(To) ->
-    {Taken, pong} = timed(fun() -> To ! self(), receive Answer -> Answer end end),
+    {Taken, _} = timed(fun() -> To ! self(), receive pong -> ok after ?PATIENCE -> error(no_answer) end end),
     Taken.
 
 %% The connections of other nodes, and how many bytes each has been given.
@@ -103,7 +103,10 @@ handed(Port, Bytes) ->
 %% Do it in a process of its own, whose heap is empty.
 alone(Do) ->
     {_, Monitor} = spawn_monitor(fun() -> exit({done, Do()}) end),
-    receive {'DOWN', Monitor, process, _, {done, What}} -> What end.
+    receive
+        {'DOWN', Monitor, process, _, {done, What}} -> What;
+        {'DOWN', Monitor, process, _, {Why, _}} -> error(Why)
+    end.
 
 timed(Do) ->
     Began = erlang:monotonic_time(nanosecond),

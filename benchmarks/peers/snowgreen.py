@@ -18,6 +18,7 @@ from gevent.pool import Pool
 
 from snowgreen import Config, Limits, Mailbox, Node, Session, __version__
 from snowgreen.protocol import mail
+from snowgreen.protocol.lanes import FRAGMENT
 from snowgreen.protocol.wire import pack
 
 from .common import PATIENCE, Answer, Count, Hello, Stopwatch, Unsupported, main, python, round_trips
@@ -29,8 +30,6 @@ COOKIE: Final = "the nodes of one benchmark"
 TOPIC: Final = "news"
 #: Frames that count as messages; the tag is one that no node uses.
 FRAME: Final = 0x7F
-#: Bytes of a frame up to which the session's usual way of sending leaves it in one piece.
-SMALL: Final = 16 * 1024 - 1
 #: What ``Limits`` takes so that live links are not spared in a storm of handshakes. Empty: there is no such
 #: limiter to switch off yet, and the comparison is reported as unsupported.
 UNSPARING: Final[dict[str, Any]] = {}
@@ -89,6 +88,14 @@ class Server:
         for sock in socks:
             sock.send(frame)
         return watch.as_answer(links=len(socks))
+
+    def freshen(self) -> Answer:
+        """Hear from every peer: for most of a heartbeat's interval neither side then has to ping."""
+        pool = Pool(100)
+        for session in list(self._node.sessions.values()):
+            pool.spawn(session.ping, PATIENCE)
+        pool.join(raise_error=True)
+        return {}
 
     def idle(self, seconds: float) -> Answer:
         """Do nothing."""
@@ -194,7 +201,7 @@ class Client:
         for _ in range(count):
             if session.full:
                 room.wait()
-            if size <= SMALL:
+            if size < FRAGMENT:
                 session.post_message("frames", head, body)
             else:  # which would cut it into fragments
                 session.post_whole(pack(head + body))

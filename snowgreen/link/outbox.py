@@ -44,6 +44,7 @@ class Outbox:
         "_lanes",
         "_limits",
         "_loop",
+        "_refused",
         "_sending",
         "_sent",
         "_sock",
@@ -64,6 +65,7 @@ class Outbox:
         self._lanes = Lanes()
         self._sending = b""  # what is being written; kept until OpenSSL has taken all of it
         self._sent = 0
+        self._refused = False  # whether OpenSSL did not take what it was offered last, and must be again
         self._armed = False  # whether the loop will call _flush
         self._watcher: Any = None
         #: Whether writing waits for the loop: because the peer does not read, or the turn is used up.
@@ -83,6 +85,12 @@ class Outbox:
         """Whether as much waits for the peer to read as the limits allow."""
         lanes = self._lanes
         return lanes.waiting >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
+
+    @property
+    def crowded(self) -> bool:
+        """Whether that much waits even without the bulk, which small frames go ahead of."""
+        lanes = self._lanes
+        return lanes.ahead >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
 
     def begin(self, handshake: bytes) -> None:
         """Send the end of the handshake ahead of everything; it is not counted."""
@@ -129,14 +137,16 @@ class Outbox:
         """
         self._armed = False
         while True:
-            if not self._sending:
-                self._sending, count = self._lanes.take()
+            if len(self._sending) - self._sent < RECORD and not self._refused:
+                # What is left of a batch is less than a record: it goes with the next batch, if there is one.
+                self._sending, count = self._lanes.take(self._sending[self._sent :])
                 if not self._sending:
                     break
                 self.owing = 0
                 self.frames_sent += count
                 self._sent = 0
             count = self._sock.send(self._sending[self._sent : self._sent + RECORD])
+            self._refused = not count
             if count:
                 self._sent += count
                 self.bytes_sent += count

@@ -278,6 +278,11 @@ class Session:
         """Whether a sender has to wait: the peer has left too much unread."""
         return self._outbox.full
 
+    @property
+    def crowded(self) -> bool:
+        """Whether also the sender of a small message has to wait, which goes ahead of large ones."""
+        return self._outbox.crowded
+
     def post_control(self, frame: bytes) -> None:
         """Send the whole frame `frame` ahead of messages. Never waits; a closed session ignores it."""
         if self.reason is None:

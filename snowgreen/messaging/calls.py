@@ -347,7 +347,7 @@ class LinkAnswer:
             return  # a shielded handler has run to its end for its own sake
         traffic = self._traffic
         try:
-            traffic.await_room(traffic.room_line, seconds)
+            traffic.await_room(traffic.room_line, seconds, len(payload))
         except SendTimeout:
             self.fault(_LATE)
         except SessionClosed:
@@ -389,9 +389,9 @@ def call_over(
     peer, (codec, payload) = traffic.session.peer, encoded
     left = board.countdown(timeout)
     flow = traffic.handlers_flow()
-    if not flow.granted.open or flow.line or traffic.session.full:
+    if not flow.granted.open or flow.line or traffic.blocked(None, len(payload)):
         try:
-            traffic.await_credit(flow, timeout, "its handlers are all at work")
+            traffic.await_credit(flow, timeout, "its handlers are all at work", None, len(payload))
         except SendTimeout as error:
             raise CallTimeout(peer, handler, str(error)) from error
         except (UnknownMailbox, MailboxFull) as error:

@@ -163,7 +163,18 @@ class Uncredited:
 class Outgoing:
     """The sender's end of a flow."""
 
-    __slots__ = ("answered", "granted", "heads", "line", "name", "number", "raises", "refusal", "used")
+    __slots__ = (
+        "answered",
+        "granted",
+        "heads",
+        "line",
+        "name",
+        "number",
+        "raises",
+        "refusal",
+        "small",
+        "used",
+    )
 
     def __init__(self, number: int, name: str) -> None:
         self.number = number
@@ -178,6 +189,8 @@ class Outgoing:
         self.raises = False
         #: Why the receiver will have none of it.
         self.refusal: int | None = None
+        #: Whether somebody in the line may have a small message, which need not wait for large ones.
+        self.small = False
         #: When it was used last, in messages of the link.
         self.used = 0
         self.heads: dict[int, bytes] = {}

@@ -74,7 +74,7 @@ class Groups:
             queued.append(self._board.name)
         head, key = mail.broadcast_head(topic, codec), ("topic", topic)
         for number, session in enumerate(self._membership.members(topic), 1):
-            if session.full or session.ending is not None:
+            if session.ending is not None or self._board.of(session).blocked(key, len(payload)):
                 dropped.append(session.peer)
                 reason = "it does not read" if session.ending is None else "its link has ended"
                 self._board.dropped(session.peer, topic, 1, reason, sent=True)

@@ -6,6 +6,7 @@ those who send, and waits while the link or the mailbox pushes back.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ..errors import (
@@ -19,6 +20,7 @@ from ..errors import (
 from ..protocol import mail
 from ..protocol.fragments import Assembly
 from ..protocol.frames import BadFrame, Capability, FrameTag
+from ..protocol.lanes import SMALL
 from ..protocol.mail import FlowKind, Mode, Refusal, checked_name
 from ..protocol.wire import MAX_FRAME
 from .codec import RAW
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Flows open at once on a link, in each direction (specification, section 4).
 MAX_FLOWS = 1024
+#: Bytes of a payload that surely leaves as a small frame.
+_SMALL = SMALL - 1024
 #: Beyond the payload: the fields of the frame that carries it.
 _HEAD_BYTES = 1024
 #: The key under which the flow for calls stands among those of mailboxes; no mailbox has it for a name.
@@ -102,9 +106,9 @@ class Traffic:
             granted.sent >= granted.messages
             or granted.sent_bytes >= granted.bytes
             or flow.line.tickets
-            or session.full
+            or (session.full and self.blocked(mailbox, size))
         ):
-            self.await_credit(flow, timeout, "the mailbox has no room")
+            self.await_credit(flow, timeout, "the mailbox has no room", mailbox, size)
         if size > granted.largest:
             raise PayloadTooLarge(
                 f"{session.peer} takes at most {granted.largest} bytes in a message, and this one has {size}"
@@ -126,8 +130,18 @@ class Traffic:
             flow = self._open(FlowKind.CALLS, "")
         return flow
 
-    def await_credit(self, flow: Outgoing, timeout: float | None, lacking: str) -> None:
-        """Wait until the next message of `flow` may be sent; nobody else's comes before it.
+    def blocked(self, key: Hashable, size: int) -> bool:
+        """Whether there is no room on the link for `size` bytes more of `key`.
+
+        What is small waits for no large messages, which it goes ahead of, unless they are of its own key.
+        """
+        session = self.session
+        return session.full and (size > _SMALL or session.crowded or session.holds(key))
+
+    def await_credit(
+        self, flow: Outgoing, timeout: float | None, lacking: str, key: Hashable, size: int
+    ) -> None:
+        """Wait until the next message of `flow` may be sent, `size` bytes of `key`; no other comes before it.
 
         :raises SendTimeout: if it may not in time.
         :raises MessagingError: if it never will.
@@ -140,24 +154,26 @@ class Traffic:
                 raise flow.refused(peer)
             if flow.raises and not granted.open:
                 raise MailboxFull(peer, flow.name)
-            return granted.open and not self.session.full
+            return granted.open and not self.blocked(key, size)
 
         self._waiting[flow] = None
+        flow.small = flow.small or size <= _SMALL
         try:
             gone = not flow.line.wait(ready, self._board.countdown(timeout))
         finally:
             if not flow.line:
                 self._waiting.pop(flow, None)
+                flow.small = False
         if gone:
-            if self.session.full:
+            if self.blocked(key, size):
                 why = "it does not read"
             else:
                 silent = "it has not answered" + (" whether there is such a mailbox" if flow.name else "")
                 why = lacking if flow.answered else silent
             raise SendTimeout(f"nothing could be sent to {peer} within {timeout:g} s: {why}")
 
-    def await_room(self, line: Line, timeout: float | None) -> None:
-        """Wait until the link has room for another message.
+    def await_room(self, line: Line, timeout: float | None, size: int) -> None:
+        """Wait until the link has room for another message, of `size` bytes.
 
         :raises SendTimeout: if it has not in time.
         :raises SessionClosed: if the link ends.
@@ -165,9 +181,9 @@ class Traffic:
 
         def ready() -> bool:
             self._check_alive()
-            return not self.session.full
+            return not self.blocked(None, size)
 
-        if (self.session.full or line) and not line.wait(ready, self._board.countdown(timeout)):
+        if (line or self.blocked(None, size)) and not line.wait(ready, self._board.countdown(timeout)):
             raise SendTimeout(
                 f"nothing could be sent to {self.session.peer} within {timeout:g} s: it does not read"
             )
@@ -194,7 +210,7 @@ class Traffic:
             raise PayloadTooLarge(
                 f"{self.session.peer} takes no fragments: a message to it has less than {MAX_FRAME} bytes"
             )
-        self.await_room(self.room_line, timeout)
+        self.await_room(self.room_line, timeout, len(payload))
         self.session.post_whole(frame)
 
     def _open(self, kind: FlowKind, name: str) -> Outgoing:
@@ -242,11 +258,11 @@ class Traffic:
         """Something was written: those that wait for it may look again."""
         if not self._waiting and not self.room_line:
             return
-        if self.session.full and self.session.ending is None:
-            return
+        full = self.session.full and self.session.ending is None
         self.room_line.poke()
         for flow in self._waiting:
-            flow.line.poke()
+            if flow.small or not full:
+                flow.line.poke()
 
     def credited(self, frame: bytes) -> None:
         """CREDIT."""

@@ -14,8 +14,8 @@ from .frames import FrameTag
 
 SMALL = 16 * 1024
 """Bytes of an inner frame (tag and body, no length) that still counts as small."""
-FRAGMENT = 64 * 1024
-"""Bytes of an inner frame in one fragment; a larger inner frame is sent in several."""
+FRAGMENT = 65 * 1024
+"""Bytes of an inner frame in one fragment; a larger one is sent in several. A body of 64 KiB goes whole."""
 BATCH = 64 * 1024
 """About as many bytes are taken at once."""
 STREAMS = 4
@@ -44,7 +44,7 @@ class _Queue:
 class _Bulk:
     """The bulk of one link: a queue for each key, and whose turn it is."""
 
-    __slots__ = ("_held", "_line", "_stream", "_streams", "queues")
+    __slots__ = ("_held", "_line", "_stream", "_streams", "queues", "waiting")
 
     def __init__(self) -> None:
         self.queues: dict[Hashable, _Queue] = {}
@@ -52,9 +52,11 @@ class _Bulk:
         self._held: deque[_Queue] = deque()  # queues whose first message needs a stream, and none is free
         self._streams = 0  # streams given to queues
         self._stream = 0  # the number given last
+        self.waiting = 0  # bytes put and not yet taken
 
     def put(self, key: Hashable, head: bytes, body: bytes | memoryview, after: int) -> None:
         """Post one message, behind the first `after` batches of small frames."""
+        self.waiting += len(head) + len(body)
         queue = self.queues.get(key)
         if queue is not None:
             queue.messages.append((head, body))
@@ -80,6 +82,7 @@ class _Bulk:
             passed = 0
             size, done = _take_piece(queue, pieces)
             taken += size
+            self.waiting -= size
             turn += size
             room -= 4 + size
             if done:
@@ -146,7 +149,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._control: list[bytes] = []
-        self._small: list[bytes] = []
+        self._small: list[bytes | memoryview] = []  # of each frame three pieces, to be joined but once
         self._gathered = 0  # bytes in _small
         self._batches = 0  # batches of small frames taken
         # Joined batches of small frames, and how many each.
@@ -173,7 +176,7 @@ class Lanes:
     def post(self, frame: bytes) -> None:
         """Have the wire frame `frame` leave in its turn among the small ones."""
         size = len(frame)
-        self._small.append(frame)
+        self._small += (frame, b"", b"")
         self.frames += 1
         self.waiting += size
         self._gathered += size
@@ -197,7 +200,7 @@ class Lanes:
             self.waiting += size
             return
         # Written out as in post(): this, too, runs once for each message.
-        self._small.append(_pack_length(size) + head + body)
+        self._small += (_pack_length(size), head, body)
         self.frames += 1
         size += 4
         self.waiting += size
@@ -215,31 +218,35 @@ class Lanes:
             self.frames += 1
             self.waiting += len(frame)
 
+    @property
+    def ahead(self) -> int:
+        """Bytes that leave ahead of bulk: of control and small frames."""
+        return self.waiting - (self._bulk.waiting if self._bulk is not None else 0)
+
     def holds(self, key: Hashable) -> bool:
         """Whether something of `key` waits as bulk."""
         return self._bulk is not None and key in self._bulk.queues
 
-    def take(self) -> tuple[bytes, int]:
-        """The next batch, and how many frames end in it; ``(b"", 0)`` if there is nothing to take."""
+    def take(self, before: bytes = b"") -> tuple[bytes, int]:
+        """`before` and the next batch, and how many frames end in that; ``(before, 0)`` if there is none."""
         if not self.frames or self._ended:
-            return b"", 0
-        pieces = self._control
-        finished = len(pieces)
-        if pieces:
-            self._control = []
+            return before, 0
+        pieces: list[bytes | memoryview] = [before, *self._control]
+        finished = len(self._control)
+        self._control.clear()
         if self._sealed:
             batch, count = self._sealed.popleft()
-            pieces = [*pieces, batch]
+            pieces.append(batch)
             finished += count
             self._batches += 1
         elif self._small:
-            finished += len(self._small)
-            pieces = pieces + self._small if pieces else self._small
-            self._small = []
+            finished += len(self._small) // 3
+            pieces += self._small
+            self._small.clear()
             self._gathered = 0
             self._batches += 1
         batch = b"".join(pieces)
-        self.waiting -= len(batch)
+        self.waiting -= len(batch) - len(before)
         if self._bulk is not None:
             batch, ended = self._with_bulk(self._bulk, batch)
             finished += ended
@@ -262,7 +269,7 @@ class Lanes:
         """Make the small frames gathered so far one batch."""
         if self._sealed is None:
             self._sealed = deque()
-        self._sealed.append((b"".join(self._small), len(self._small)))
+        self._sealed.append((b"".join(self._small), len(self._small) // 3))
         self._small.clear()
         self._gathered = 0
 
