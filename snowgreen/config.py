@@ -89,7 +89,8 @@ class Limits(_Checked):
     max_depth: int = _count(64, "levels", 1, 500)
     #: Seconds a peer may pause inside one frame before the link is given up.
     frame_timeout: float = _seconds(30.0)
-    #: Bytes that wait for one peer to read before senders wait.
+    #: Bytes that wait for one peer to read before senders wait. Small messages and calls, which go ahead of
+    #: large ones, wait only once there is as much of small ones.
     outbox_bytes: int = _count(8 * MIB, "bytes", 1024, 1024 * MIB)
     #: Frames that wait for one peer to read before senders wait.
     outbox_frames: int = _count(10_000, "frames", 16, 10_000_000)

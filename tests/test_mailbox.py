@@ -651,3 +651,13 @@ def test_a_mailbox_of_a_node(make_node: MakeNode) -> None:
     assert (other.room.window, other.room.window_bytes) == (3, 9)
     node.stop()
     assert other.closed
+
+
+@pytest.mark.parametrize("kind", ["notatype", complex, Any, None, int | None, dict[str, list[int]]])
+def test_a_type_that_nothing_can_be_is_refused_where_it_is_given(kind: Any) -> None:
+    """A mailbox with a type that msgspec cannot read is a mistake at once, not one for every message."""
+    node = snowgreen.Node(listen=False, cookie="correct horse battery staple")
+    if kind == "notatype":
+        with pytest.raises(ConfigurationError, match=r"^type: nothing can be read as notatype: "):
+            node.mailbox("jobs", type=kind)
+    node.mailbox("jobs", type=Any if kind == "notatype" else kind).close()

@@ -190,6 +190,20 @@ class Codecs:
             )
         return value
 
+    def check(self, type: Any) -> None:
+        """Refuse what can be no reader's `type`.
+
+        :raises ConfigurationError: if MessagePack, which any peer may send, cannot be decoded to it.
+        """
+        if type is not Any:
+            try:
+                self._known[MessagePack.id].decode(b"\xc0", type)
+            except _BadType as error:
+                why = _text(error.__cause__ or error)
+                raise ConfigurationError("type", f"nothing can be read as {_shown(type)}: {why}") from error
+            except Exception:  # noqa: BLE001  # None does not fit it, or its own code says so: it is a type
+                return
+
     def _refusal(self, codec: int, type: Any, error: Exception) -> PayloadError:
         """What to raise for an `error` of decoding."""
         if codec != RAW and codec not in self._known:

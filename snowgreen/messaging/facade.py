@@ -284,6 +284,7 @@ class Messaging:
         full: str,
         closed: Callable[[Mailbox], None],
     ) -> Mailbox:
+        self._codecs.check(type)
         return Mailbox(
             name,
             self._codecs,

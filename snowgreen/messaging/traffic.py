@@ -275,7 +275,9 @@ class Traffic:
         flow.raises = credit.mode is Mode.RAISE
         flow.answered = True
         if news:
-            self._board.dropped(self.session.peer, flow.name, news, "no reader there got them", sent=True)
+            self._board.dropped(
+                self.session.peer, flow.name, news, "dropped there; that node's own event says why", sent=True
+            )
         flow.line.poke()
 
     def refused(self, frame: bytes) -> None:
