@@ -84,7 +84,7 @@ def report(run: Run, loads: Sequence[tuple[float, ...]]) -> dict[str, Any]:
     "--measures", metavar="NAME,…", callback=chosen(tuple(MEASURES)), help=f"Some of {', '.join(MEASURES)}."
 )
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--quick", is_flag=True, help="A little of everything in seconds: to see that it runs.")
+@click.option("--quick", is_flag=True, help="A little of everything: to see that it runs.")
 @click.option("--json", "output", type=click.File("w", lazy=False), help="Write all figures here, too.")
 @click.option("--plots", "folder", type=click.Path(path_type=Path, file_okay=False), help="Draw SVG there.")
 def main(

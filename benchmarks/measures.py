@@ -103,9 +103,9 @@ def _climb(run: Run, pair: Pair, levels: list[int]) -> None:
                 seconds += pair.link(part)
                 made += part
         finally:
+            pair.server.rest()
             if not run.quick:
                 book.figures.setdefault("links held", {})[pair.name] = [float(_held(pair, made))]
-        pair.server.rest()
         now = pair.server.usage()
         book.add(
             pair.name,

@@ -20,6 +20,8 @@ _ROW: Final = 24
 _WIDTH: Final = 720
 _LEFT: Final = 170
 _LINES_HEIGHT: Final = 380
+#: Below which two labels under a line would touch.
+_APART: Final = 60
 
 
 def draw(book: Book, folder: Path) -> list[Path]:
@@ -93,12 +95,16 @@ def lines(title: str, series: Mapping[str, Sequence[Point]]) -> str:
         return 80 + across * (right - 80), bottom - up * (bottom - top)
 
     body = []
-    for power in range(math.ceil(y_low), math.floor(y_high) + 1):
-        _, y = place(10**x_low, 10.0**power)
+    for value in _ticks(y_low, y_high):
+        _, y = place(10**x_low, value)
         body.append(f'<path d="M80 {y:.1f}H{right}" stroke="{_TEXT}" stroke-opacity=".3"/>')
-        body.append(_text(72, y + 4, f"{10**power:,g}", "end"))
+        body.append(_text(72, y + 4, f"{value:,.10g}", "end"))
+    written = -math.inf
     for x_value in sorted({x for x, _ in points}):
-        body.append(_text(place(x_value, 10**y_low)[0], bottom + 18, f"{x_value:,.0f}", "middle"))
+        x = place(x_value, 10**y_low)[0]
+        if x > written + _APART:
+            body.append(_text(x, bottom + 18, f"{x_value:,.0f}", "middle"))
+            written = x
     for row, (peer, line) in enumerate(series.items()):
         colour, path = _colour(peer, list(series)), [place(x, y) for x, y in line]
         trail = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
@@ -113,6 +119,14 @@ def _span(values: Sequence[float]) -> Point:
     """The powers of ten between which all are, a little apart."""
     low, high = math.log10(min(values)), math.log10(max(values))
     return low - 0.1, high + 0.1
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values between these powers of ten."""
+    steps = (1, 2, 5) if high - low < 2 else (1,)
+    powers = range(math.floor(low), math.ceil(high))
+    values = [step * 10.0**power for power in powers for step in steps]
+    return [value for value in values if low <= math.log10(value) <= high]
 
 
 def _number(size: str) -> float:

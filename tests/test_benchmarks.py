@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -309,6 +310,33 @@ def running(pid: int) -> bool:
 
 
 # All of it.
+
+
+@pytest.mark.parametrize("name", ["snowgreen", "asyncio", "threads"])
+def test_a_peer_obeys_every_order(name: str) -> None:
+    """Links are made, counted and dropped; what is sent arrives, by every way; a broadcast reaches all."""
+    run = Run([name], rounds=1, quick=True)
+    with contextlib.ExitStack() as stack:
+        (pair,) = run.pairs(stack, "orders")
+        pair.link(3)
+        until(lambda: pair.server.order("links") == {"links": 3}, "the server has all links")
+        assert 0 < pair.client.order("rtt", rounds=5)["p50"] < 10
+        for way in ("", *run.hellos[name]["ways"]):
+            before = pair.server.order("received")
+            pair.client.order("send", size=100_000, count=5, **({"way": way} if way else {}))
+            pair.server.order("wait", messages=before["messages"] + 5)
+            if way != "values":
+                assert pair.server.order("received")["bytes"] == before["bytes"] + 500_000
+        for order in ("join", "freshen"):
+            with contextlib.suppress(Unsupported):
+                (pair.client if order == "join" else pair.server).order(order)
+        until(lambda: pair.server.order("broadcast", size=256)["links"] == 3, "all have joined")
+        assert pair.server.order("idle", seconds=0.01)["cpu"] >= 0
+        pair.client.order("drop")
+        until(lambda: pair.server.order("links") == {"links": 0}, "every link is gone")
+        pair.link(1)
+        until(lambda: pair.server.order("links") == {"links": 1}, "there are links again")
+    assert run.book.notes == []
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
