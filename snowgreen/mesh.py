@@ -7,7 +7,8 @@ the dials run in a small pool.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import gevent
 from gevent.event import Event
@@ -16,6 +17,7 @@ from gevent.pool import Pool
 from .errors import (
     AuthenticationError,
     CertificateError,
+    InvalidName,
     LinkError,
     NameMismatch,
     NodeStateError,
@@ -28,6 +30,7 @@ from .link.dialer import Dialer
 from .link.endpoint import Endpoint
 from .link.runtime import say
 from .link.session import Session
+from .names import parse_name
 from .protocol.frames import Farewell, FrameTag
 from .protocol.handshake import Form
 from .protocol.mail import decode_peer_list, encode_peer_list
@@ -41,6 +44,8 @@ _PATIENCE = 30.0
 #: Seconds between two events, or log lines, about the lists of one peer.
 _QUIET = 1.0
 _MANY = 1 << 32
+#: Pairs of nodes that are remembered of what peers tell, for those who want to see the mesh.
+_PAIRS = 10_000
 #: After these another dial would fail in the same way.
 _FINAL = (
     AuthenticationError,
@@ -74,6 +79,8 @@ class Mesher:
         self._dials: dict[str, gevent.Greenlet[..., None]] = {}
         self._unreachable: dict[str, Session] = {}  # linked, and nobody else can dial them
         self._refusals: dict[str, tuple[float, int]] = {}  # peer → when it was told, and what was not since
+        self._reported: dict[str, frozenset[str]] = {}
+        self._pairs = 0
         self._changed = Event()
         self._pool = Pool(config.limits.dials)
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -81,6 +88,11 @@ class Mesher:
         endpoint.on_registered.append(self._registered)
         endpoint.on_ended.append(self._ended)
         endpoint.receivers[FrameTag.PEER_LIST] = self._received
+
+    @property
+    def reported(self) -> Mapping[str, frozenset[str]]:
+        """Peer name → the other nodes it has told of."""
+        return MappingProxyType(self._reported)
 
     def leave(self, name: str) -> None:
         """Forget `name`, and end the dial to it, if one is under way."""
@@ -115,6 +127,7 @@ class Mesher:
             return  # of two links with one peer, the other lives on
         self._unreachable.pop(session.peer, None)
         self._refusals.pop(session.peer, None)
+        self._pairs -= len(self._reported.pop(session.peer, ()))
         self._mesh.down(session.peer, self._now(), lost=session.farewell is None)
         self._wake()
 
@@ -144,10 +157,18 @@ class Mesher:
             now=self._now(),
             entitled=self._endpoint.allows_classic if classic else _anybody,
         )
+        self._note(session.peer, names)
         if heard.refused:
             self._complain(session.peer, heard)
         if heard.new:
             self._wake()
+
+    def _note(self, peer: str, names: Iterable[str]) -> None:
+        known = self._reported.get(peer, frozenset())
+        new = [name for name in names if name not in known and _is_name(name)][: _PAIRS - self._pairs]
+        if new:
+            self._reported[peer] = known.union(new)
+            self._pairs += len(self._reported[peer]) - len(known)
 
     def _complain(self, peer: str, heard: Heard) -> None:
         """Say what was refused; of lists in quick succession, once, and how many names more with the next."""
@@ -222,6 +243,14 @@ class Mesher:
         session = self._endpoint.table.sessions.get(name)
         if session is not None and session.initiated:
             session.leave(Farewell.LEAVING, f"{self._endpoint.name} left")
+
+
+def _is_name(text: str) -> bool:
+    try:
+        parse_name(text)
+    except InvalidName:
+        return False
+    return True
 
 
 def _anybody(_: str) -> bool:

@@ -22,6 +22,7 @@ from .link.credentials import CredentialWatch
 from .link.dialer import Dialer
 from .link.endpoint import Endpoint
 from .link.heart import heart
+from .link.journal import Journal
 from .link.keeper import Keeper
 from .link.keyring import Keychain
 from .link.listener import Listener
@@ -126,7 +127,9 @@ class Node(Rotation, Messaging):
         self._allow.check(self._peers.values(), "peers", self._requested.text)
         self._keychain = Keychain(secret, accepted, weak=weak)
         self._classic = classics
-        self._bus = Bus(self._config.event_queue)
+        #: What this node remembers of what happened to it, through all its lives.
+        self.journal = Journal()
+        self._bus = self._new_bus()
         self._sessions: dict[str, Session] = {}
         #: Peer name → live session: read-only, and always as it is now.
         self.sessions: Mapping[str, Session] = MappingProxyType(self._sessions)
@@ -166,6 +169,7 @@ class Node(Rotation, Messaging):
             runtime=self._runtime,
             hub=hub_state(),
             bus=self._bus,
+            journal=self.journal,
             sessions=self._sessions,
             client_end=tls.client_end if watch is None else watch.client_end,
             allows=self._allow.allows,
@@ -200,7 +204,7 @@ class Node(Rotation, Messaging):
                 return
             self._endpoint = self._dialer = self._listener = self._keeper = None
             mesher, self._mesher = self._mesher, None
-            self._bus = Bus(self._config.event_queue)  # each life ends its own subscriptions
+            self._bus = self._new_bus()  # each life ends its own subscriptions
             endpoint.stopped = True
             try:
                 keeper.stop()
@@ -227,7 +231,8 @@ class Node(Rotation, Messaging):
         if self._named_by_us:
             self._requested = parse_name(arguments.default_name(self._runtime.entropy))
         self._keychain.forked()
-        inherited, self._bus = self._bus, Bus(self._config.event_queue)
+        self.journal = Journal()
+        inherited, self._bus = self._bus, self._new_bus()
         inherited.close()
         self._turn = RLock()  # whoever held it runs in the parent
         self._forget_messaging()
@@ -366,6 +371,14 @@ class Node(Rotation, Messaging):
         return None if listener is None else str(listener.bound)
 
     @property
+    def reported(self) -> Mapping[str, frozenset[str]]:
+        """Peer name → other nodes that this peer says it is linked with; empty without ``mesh``.
+
+        Nobody has proved any of that, and peers tell of those only that may be news.
+        """
+        return {} if self._mesher is None else self._mesher.reported
+
+    @property
     def started(self) -> bool:
         """Whether the node lives."""
         return self._endpoint is not None
@@ -392,6 +405,9 @@ class Node(Rotation, Messaging):
             what = "is taken by another process" if error.errno == errno.EADDRINUSE else _reason(error)
             raise ConfigurationError("listen", f"{address} cannot be bound: it {what}") from error
         return listener
+
+    def _new_bus(self) -> Bus:
+        return Bus(self._config.event_queue, self.journal.record)
 
     def _ephemeral(self) -> Callable[[], tls.End]:
         now = datetime.datetime.fromtimestamp(self._runtime.wall(), datetime.UTC)

@@ -68,11 +68,13 @@ class Attempt:
         self.serial = serial
         self.counters = counters
         self._kept = False
+        self._began = self.endpoint.runtime.monotonic()
 
     def run(self) -> Session | None:
         """The session; None if the rule says to look again."""
         dial, limits = self.dial, self.endpoint.config.limits
         sock: gevent.ssl.SSLSocket | gevent.socket.socket | None = None
+        self.endpoint.journal.dials += 1
         try:
             sock = self._connect()
             dial.step = "the TLS handshake"
@@ -195,7 +197,13 @@ class Attempt:
             return table.sessions.get(peer.name)
         self._kept = True
         return self.endpoint.register(
-            sock, established, serial=self.serial, initiated=True, remote=remote, node_id=node_id
+            sock,
+            established,
+            serial=self.serial,
+            initiated=True,
+            remote=remote,
+            node_id=node_id,
+            began=self._began,
         )
 
 

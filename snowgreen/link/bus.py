@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet, WeakValueDictionary
@@ -118,10 +118,15 @@ class Monitor(Subscription):
 
 
 class Bus:
-    """One node's subscriptions and monitors, and which peers it has said are up."""
+    """One node's subscriptions and monitors, and which peers it has said are up.
 
-    def __init__(self, size: int) -> None:
+    :param size: how many events may wait for each of them.
+    :param record: called with each event before anybody else is; must not wait.
+    """
+
+    def __init__(self, size: int, record: Callable[[Event], None] | None = None) -> None:
         self._size = size
+        self._record = record
         # Weak: a subscriber that is dropped, in the middle of its loop, costs nothing more.
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         # By peer, so that an event costs those who wait for it, and nobody else. The monitors of a peer hold
@@ -148,7 +153,10 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber. Never waits; safe in a callback of the loop."""
-        readers = list(self._subscriptions)
+        if self._record is not None:
+            self._record(event)
+        # Nobody listens, as a rule, and going through a WeakSet costs more than to ask.
+        readers = list(self._subscriptions) if self._subscriptions else []
         if isinstance(event, NodeUp | NodeDown):
             if isinstance(event, NodeUp):
                 self._up[event.peer] = event

@@ -21,6 +21,7 @@ from ..protocol.keys import LinkKeys, Secrets
 from ..protocol.messages import CHALLENGE_BYTES
 from . import tls
 from .bus import Bus
+from .journal import Journal
 from .keyring import Keychain
 from .runtime import HubState, Runtime, say
 from .session import REPLACED, Session
@@ -43,6 +44,7 @@ class Endpoint:
     :param keychain: of the cookies it accepts in the bound form.
     :param classic: peer name, or ``"*"``, → the cookie of that peer's classic form.
     :param bus: where its events go.
+    :param journal: what remembers them, and counts.
     :param sessions: where its table keeps the sessions.
     :param client_end: gives the end of TLS to dial with. It may wait.
     :param allows: whether a node of that name may be linked with at all. A peer that has not proved its name
@@ -59,6 +61,7 @@ class Endpoint:
         runtime: Runtime,
         hub: HubState,
         bus: Bus,
+        journal: Journal,
         sessions: dict[str, Session],
         client_end: Callable[[], tls.End] = tls.client_end,
         allows: Callable[[str], bool] = _anybody,
@@ -68,6 +71,7 @@ class Endpoint:
         self.runtime = runtime
         self.hub = hub
         self.bus = bus
+        self.journal = journal
         self.client_end = client_end
         self.allows = allows
         self.pulse = Pulse(config.heartbeat_interval, config.heartbeat_timeout, config.limits.frame_timeout)
@@ -152,10 +156,13 @@ class Endpoint:
         initiated: bool,
         remote: tuple[Any, ...],
         node_id: int,
+        began: float,
     ) -> Session:
         """Record an admitted link, close the one it replaces, and send the end of its handshake.
 
         From the decision to admit until this returns, no other greenlet runs.
+
+        :param began: when the connection was accepted or dialed, on the runtime's monotonic clock.
         """
         session = Session(
             self, sock, established, serial=serial, node_id=node_id, initiated=initiated, remote=remote
@@ -163,6 +170,8 @@ class Endpoint:
         replaced = self.table.install(session)
         if replaced is not None:
             replaced.close(REPLACED)
+        self.journal.links[session.form, initiated] += 1
+        self.journal.handshakes[initiated].observe(session.last_received - began)
         event = NodeUp(session.peer, session.incarnation, session.form, initiated, session.connected_at)
         say(log, logging.INFO, "%s: %s", self.name, event)
         self.bus.publish(event)
@@ -195,6 +204,11 @@ class Endpoint:
         """Take `session` out, wherever it still is; a session that was replaced takes nothing with it."""
         self.table.ended(session.peer, session.serial)
         self.table.ids.release(session.node_id)
+        journal = self.journal
+        journal.bytes_received += session.bytes_received
+        journal.bytes_sent += session.bytes_sent
+        journal.frames_received += session.frames_received
+        journal.frames_sent += session.frames_sent
         reason = session.reason or ""
         event = NodeDown(session.peer, session.incarnation, reason, self.runtime.wall(), session.lost)
         say(log, logging.INFO, "%s: %s", self.name, event)

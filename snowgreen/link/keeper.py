@@ -139,6 +139,7 @@ class Keeper:
         config = self._endpoint.config
         wait = delay(kept.failures, self._chance(), base=config.redial_base, ceiling=config.redial_ceiling)
         kept.failures += 1
+        self._endpoint.journal.redials += 1
         self._schedule(kept, wait)
 
     def _run(self) -> None:

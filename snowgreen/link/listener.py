@@ -208,6 +208,7 @@ class _Inbound:
         #: Whether it counts against its source, or for it; None while neither.
         self.failed: bool | None = None
         self.withdrew = False
+        self.began = endpoint.runtime.monotonic()
 
     def run(self, raw: gevent.socket.socket) -> None:
         endpoint, limits = self.endpoint, self.endpoint.config.limits
@@ -301,6 +302,7 @@ class _Inbound:
                 initiated=False,
                 remote=self.address,
                 node_id=node_id,
+                began=self.began,
             )
         table.ids.release(node_id)
         if isinstance(decision, Probe):  # a link came up while we probed another: it is alive

@@ -28,6 +28,7 @@ from ..protocol.handshake import Established
 from ..protocol.heartbeat import Verdict
 from ..protocol.wire import TooLong
 from . import faults
+from .journal import Journal
 from .outbox import OWING, RECORD, TURN_BYTES, Outbox
 from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
 
@@ -59,6 +60,7 @@ class Owner(Protocol):
     runtime: Runtime
     hub: HubState
     pulse: heartbeat.Pulse
+    journal: Journal
 
     receivers: dict[int, Callable[[Session, bytes], None]]
 
@@ -193,6 +195,20 @@ class Session:
     def frames_sent(self) -> int:
         """Frames sent since the handshake."""
         return self._outbox.frames_sent
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes that wait to be sent, until the peer reads."""
+        return self._outbox.waiting
+
+    @property
+    def state(self) -> str:
+        """``"up"``; ``"waiting"`` where the peer leaves unread what was sent; ``"parting"``; ``"closed"``."""
+        if self.reason is not None:
+            return "closed"
+        if self._parting is not None:
+            return "parting"
+        return "waiting" if self._outbox.blocked else "up"
 
     @property
     def local_address(self) -> str:
@@ -446,6 +462,7 @@ class Session:
             return
         sent_at, waiter = known
         self.rtt = max(0.0, self._owner.runtime.monotonic() - sent_at)
+        self._owner.journal.rtts.observe(self.rtt)
         if waiter is not None:
             waiter.set(self.rtt)
 
