@@ -61,47 +61,52 @@ class Limits(_Checked):
 
     :meth:`trusted` is the profile for a network, or a machine, where many honest nodes share an address.
     Single values can be changed in either: ``Limits(pending=256)``, ``Limits.trusted(pending=256)``.
+
+    :param tls_timeout: seconds for TLS alone, from accept or TCP connect; a total, whatever trickles in
+        meanwhile.
+    :param handshake_timeout: seconds for TLS and the four messages together; a total.
+    :param pending: handshakes under way at once, from everywhere. Each holds a descriptor and about 30 KB.
+    :param pending_per_source: handshakes under way at once from one source: an IPv4 address, or an IPv6 /64.
+    :param reserved_share: the share of `pending` kept for configured peers, so that strangers cannot keep
+        them out.
+    :param pending_grace: seconds for which a handshake is safe. When all places are taken, one that is older
+        may be ended in favour of a newcomer: an honest one takes milliseconds.
+    :param connections_per_second: new connections a second from one source, on average. Failures lower it
+        for that source.
+    :param connections_burst: new connections from one source at once, after a quiet time.
+    :param max_frame: bytes in one frame after the handshake. 16 MiB is the protocol's own bound; what is
+        larger comes in fragments, which always fit.
+    :param max_message: bytes in the encoded body of one message, call or result.
+    :param max_depth: how deep a body without a type may nest.
+    :param frame_timeout: seconds a peer may pause inside one frame before the link is given up.
+    :param outbox_bytes: bytes that wait for one peer to read before senders wait. Small messages and calls,
+        which go ahead of large ones, wait only once there is as much of small ones.
+    :param outbox_frames: frames that wait for one peer to read before senders wait.
+    :param handlers: calls of peers that are worked on at once, shared among them; beyond, callers wait.
+    :param known_peers: nodes that a mesh remembers. Those that cannot be reached are forgotten first.
+    :param dials: dials to kept peers in progress at once, so that a return of all does not become a storm;
+        and as many to nodes that the mesh has learnt of.
+    :param remembered_peers: peers whose dial history (two counters) is remembered after their link ended.
+    :raises ConfigurationError: naming the field that is out of its range.
     """
 
-    #: Seconds for TLS alone, from accept or TCP connect; a total, whatever trickles in meanwhile.
     tls_timeout: float = _seconds(5.0)
-    #: Seconds for TLS and the four messages together; a total.
     handshake_timeout: float = _seconds(10.0)
-    #: Handshakes under way at once, from everywhere. Each holds a descriptor and about 30 KB.
     pending: int = _count(128, "handshakes", 1, 100_000)
-    #: Handshakes under way at once from one source: an IPv4 address, or an IPv6 /64.
     pending_per_source: int = _count(16, "handshakes", 1, 100_000)
-    #: The share of `pending` kept for configured peers, so that strangers cannot keep them out.
     reserved_share: float = field(default=0.25, metadata={"low": 0.0, "high": 0.9, "unit": "of the whole"})
-    #: Seconds for which a handshake is safe. When all places are taken, one that is older may be ended in
-    #: favour of a newcomer: an honest one takes milliseconds.
     pending_grace: float = _seconds(1.0)
-    #: New connections a second from one source, on average. Failures lower it for that source.
     connections_per_second: float = _rate(20.0)
-    #: New connections from one source at once, after a quiet time.
     connections_burst: int = _count(40, "connections", 1, 1_000_000)
-    #: Bytes in one frame after the handshake. 16 MiB is the protocol's own bound; what is larger comes in
-    #: fragments, which always fit.
     max_frame: int = _count(16 * MIB, "bytes", 128 * 1024, 16 * MIB)
-    #: Bytes in the encoded body of one message, call or result.
     max_message: int = _count(128 * MIB, "bytes", MIB, 1024 * MIB)
-    #: How deep a body without a type may nest.
     max_depth: int = _count(64, "levels", 1, 500)
-    #: Seconds a peer may pause inside one frame before the link is given up.
     frame_timeout: float = _seconds(30.0)
-    #: Bytes that wait for one peer to read before senders wait. Small messages and calls, which go ahead of
-    #: large ones, wait only once there is as much of small ones.
     outbox_bytes: int = _count(8 * MIB, "bytes", 1024, 1024 * MIB)
-    #: Frames that wait for one peer to read before senders wait.
     outbox_frames: int = _count(10_000, "frames", 16, 10_000_000)
-    #: Calls of peers that are worked on at once, shared among them; beyond, callers wait.
     handlers: int = _count(1024, "calls", 1, 1_000_000)
-    #: Nodes that a mesh remembers. Those that cannot be reached are forgotten first.
     known_peers: int = _count(1024, "nodes", 1, 60_000)
-    #: Dials to kept peers in progress at once, so that a return of all does not become a storm; and as many
-    #: to nodes that the mesh has learnt of.
     dials: int = _count(4, "dials", 1, 10_000)
-    #: Peers whose dial history (two counters) is remembered after their link ended.
     remembered_peers: int = _count(4096, "peers", 16, 1_000_000)
 
     @classmethod
@@ -125,35 +130,44 @@ _TRUSTED = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config(_Checked):
-    """How a node behaves; give it as ``Node(config=Config(heartbeat_interval=10))``."""
+    """How a node behaves; give it as ``Node(config=Config(heartbeat_interval=10))``.
 
-    #: Seconds of silence from a peer after which it is pinged.
+    :param heartbeat_interval: seconds of silence from a peer after which it is pinged.
+    :param heartbeat_timeout: seconds after an unanswered ping at which the link counts as dead.
+    :param probe_timeout: seconds an existing link is given to answer when a peer's conduct suggests that it
+        is dead.
+    :param commit_timeout: seconds for which a dial that has sent its proof holds back the same peer's
+        inbound link.
+    :param duplicate_wait: seconds, about, to wait for a peer's link after it declined ours as a duplicate;
+        then dial again.
+    :param redial_base: seconds: a kept peer that is lost is dialed again after a random delay up to this,
+        which doubles with every failure.
+    :param redial_ceiling: seconds up to which that delay grows.
+    :param rejoin_wait: seconds, about, after which a kept peer that said goodbye is dialed again.
+    :param mailbox_size: messages that a mailbox holds, unless it is made with another figure.
+    :param mailbox_bytes: bytes of messages that a mailbox holds, unless it is made with another figure.
+    :param mesh_patience: seconds for which a mesh goes on dialing a node that it has lost.
+    :param event_queue: events kept for a subscriber that does not read; beyond, the oldest are dropped and
+        counted.
+    :param allow_weak_cookie: accept a cookie of fewer than 16 characters: it can be guessed, and with it the
+        whole cluster.
+    :param limits: the bounds on what a peer may cost.
+    :raises ConfigurationError: naming the field that is out of its range.
+    """
+
     heartbeat_interval: float = _seconds(60.0, low=0.01)
-    #: Seconds after an unanswered ping at which the link counts as dead.
     heartbeat_timeout: float = _seconds(15.0, low=0.01)
-    #: Seconds an existing link is given to answer when a peer's conduct suggests that it is dead.
     probe_timeout: float = _seconds(2.0, low=0.01)
-    #: Seconds for which a dial that has sent its proof holds back the same peer's inbound link.
     commit_timeout: float = _seconds(3.0, low=0.01)
-    #: Seconds, about, to wait for a peer's link after it declined ours as a duplicate; then dial again.
     duplicate_wait: float = _seconds(1.0, low=0.01)
-    #: Seconds: a kept peer that is lost is dialed again after a random delay up to this...
     redial_base: float = _seconds(0.5)
-    #: ... which doubles with every failure up to this.
     redial_ceiling: float = _seconds(60.0)
-    #: Seconds, about, after which a kept peer that said goodbye is dialed again.
     rejoin_wait: float = _seconds(10.0, low=0.01)
-    #: Messages that a mailbox holds, unless it is made with another figure.
     mailbox_size: int = _count(4096, "messages", 1, 10_000_000)
-    #: Bytes of messages that a mailbox holds, unless it is made with another figure.
     mailbox_bytes: int = _count(16 * MIB, "bytes", 1024, 1024 * MIB)
-    #: Seconds for which a mesh goes on dialing a node that it has lost.
     mesh_patience: float = _seconds(600.0)
-    #: Events kept for a subscriber that does not read; beyond, the oldest are dropped and counted.
     event_queue: int = _count(1024, "events", 1, 10_000_000)
-    #: Accept a cookie of fewer than 16 characters: it can be guessed, and with it the whole cluster.
     allow_weak_cookie: bool = False
-    #: The bounds on what a peer may cost.
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -330,6 +330,11 @@ class Node(Rotation, Messaging):
         return tuple(self._peers)
 
     @property
+    def kept_linked(self) -> int:
+        """How many of the kept peers are linked now."""
+        return 0 if self._keeper is None else self._keeper.linked
+
+    @property
     def members(self) -> tuple[str, ...]:
         """The names of the nodes that can be reached now: this one, then those it is linked with, sorted.
 

@@ -41,6 +41,12 @@ def live_greenlets() -> list[greenlet.greenlet]:
     ]
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: no search for garbage has to go through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def make_node() -> Iterator[MakeNode]:
     """A maker of started nodes. Afterwards they are stopped, and nothing of them may be left."""

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass
 
+from .. import errors
 from ..errors import LinkError
 from ..events import (
     ConnectionsRefused,
@@ -85,6 +86,7 @@ class Journal:
         "redials",
         "refused",
         "rtts",
+        "shown",
         "stalled",
         "stalls",
         "times",
@@ -118,6 +120,8 @@ class Journal:
         self.rtts = Histogram(_RTT_SECONDS)
         #: Seconds from accept, or from the beginning of the dial, to the link: by whether this node dialed.
         self.handshakes = {False: Histogram(_HANDSHAKE_SECONDS), True: Histogram(_HANDSHAKE_SECONDS)}
+        #: The most that :meth:`risen` has returned.
+        self.shown: dict[str, int] = {}
 
     def record(self, event: Event) -> None:
         """Remember `event`. Called by the bus, never waits."""
@@ -134,6 +138,15 @@ class Journal:
         elif isinstance(event, MessagesDropped):
             self.messages_dropped[event.sent] += event.count
 
+    def risen(self, what: str, total: int) -> int:
+        """`total`, or what was returned for `what` before, if that is more.
+
+        What sessions and journal have counted together is only seen whole between two turns of the loop; who
+        looks from another thread may miss a session that is ending. A total that is shown must not go down.
+        """
+        shown = self.shown[what] = max(total, self.shown.get(what, 0))
+        return shown
+
     def _failed(self, event: HandshakeFailed) -> None:
         why = cause(event.error)
         self.failed[why, event.initiated] += 1
@@ -148,4 +161,16 @@ class Journal:
 
 def cause(error: LinkError) -> str:
     """The kind of `error` in one word or two, such as ``authentication`` or ``link_timeout``."""
-    return _WORD.sub("_", type(error).__name__.removesuffix("Error")).lower()
+    return _word(type(error))
+
+
+def _word(kind: type) -> str:
+    return _WORD.sub("_", kind.__name__.removesuffix("Error")).lower()
+
+
+#: Every cause there is.
+CAUSES = tuple(
+    _word(kind)
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, LinkError) and kind is not LinkError
+)

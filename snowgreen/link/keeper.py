@@ -77,6 +77,11 @@ class Keeper:
         """The kept peers, as they were given."""
         return tuple(self._kept)
 
+    @property
+    def linked(self) -> int:
+        """How many of the kept peers are linked."""
+        return sum(kept.up_since is not None for kept in list(self._kept.values()))
+
     def keep(self, target: NodeName | Address) -> None:
         """Keep a link with `target` from now on."""
         key = str(target)
