@@ -22,6 +22,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
 _NUMBER = re.compile(r"(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 _PORT = re.compile(r"(?:0|[1-9][0-9]{0,4})\Z")
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}\Z")
+# Nearly every name there is: its host is an IPv4 address, or ends in a label that begins with a letter. Each
+# link has one to check; the pieces are looked at only to say what is wrong, or of what is rare.
+_USUAL = re.compile(
+    r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})@("
+    rf"(?:{_OCTET}\.){{3}}{_OCTET}|"
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    r")(?::(0|[1-9][0-9]{0,4}))?\Z"
+)
 
 
 class Address(NamedTuple):
@@ -72,7 +83,16 @@ def parse_name(text: str, *, argument: str = "name") -> NodeName:
     """
     if not isinstance(text, str):
         raise InvalidName(argument, f"a node name is a str, not {type(text).__name__}")
+    usual = _USUAL.match(text) if len(text) <= MAX_NAME_BYTES else None
+    if usual is not None:
+        name, host, digits = usual.groups()
+        port = DEFAULT_PORT if digits is None else int(digits)
+        if port <= 65535:
+            return NodeName(text, name, host, port)
+    return _by_pieces(text, argument)
 
+
+def _by_pieces(text: str, argument: str) -> NodeName:
     def refuse(defect: str) -> InvalidName:
         return InvalidName(argument, f"'{printable(text)}' is no node name: {defect}")
 
@@ -80,7 +100,7 @@ def parse_name(text: str, *, argument: str = "name") -> NodeName:
         raise refuse("it has characters outside ASCII")
     if len(text) > MAX_NAME_BYTES:
         raise refuse(f"it is {len(text)} bytes long, at most {MAX_NAME_BYTES} are allowed")
-    if any(ord(c) < 0x21 or ord(c) == 0x7F for c in text):
+    if _BLANK.search(text):
         raise refuse("it has spaces or control characters")
     name, at, place = text.partition("@")
     if not at:
@@ -110,8 +130,15 @@ def parse_address(text: str, *, argument: str = "address", default_port: int = D
         raise ConfigurationError(argument, f"'{printable(text)}' is no address: {defect}") from None
 
 
+def is_ipv4(host: str) -> bool:
+    """Whether `host` is an IPv4 address: four numbers without leading zeros, as :mod:`ipaddress` has it."""
+    return _IPV4.match(host) is not None
+
+
 def is_literal(host: str) -> bool:
     """Whether `host` is an IP address, which needs no resolver."""
+    if is_ipv4(host):
+        return True
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -151,11 +178,9 @@ def _split_address(place: str, default_port: int) -> tuple[str, int]:
     labels = host.split(".")
     if not all(_LABEL.match(label) for label in labels) or len(host) > 253:
         raise ValueError("the host is neither a host name, nor an IPv4 address, nor a bracketed IPv6 address")
-    if _NUMBER.match(labels[-1]):  # resolvers take such a host for an IPv4 address, in hexadecimal, too
-        try:
-            ipaddress.IPv4Address(host)
-        except ValueError:
-            raise ValueError("the host looks like an IPv4 address but is none") from None
+    # Resolvers take such a host for an IPv4 address, in hexadecimal, too.
+    if _NUMBER.match(labels[-1]) and not is_ipv4(host):
+        raise ValueError("the host looks like an IPv4 address but is none")
     return host, _port(port) if colon else default_port
 
 

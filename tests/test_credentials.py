@@ -121,6 +121,7 @@ def test_a_broken_renewal_leaves_the_old_one_in_force(
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             assert watched.look() == before
+        until(lambda: caplog.records, "it is logged")
     (problem,) = watched.told()
     assert expected in problem
     assert len(caplog.records) == 1

@@ -50,5 +50,5 @@ def test_nothing_fires_after_the_block() -> None:
     """A block that ends in time leaves no timer behind to hit what comes after it."""
     with Deadline(0.01, "x") as deadline:
         pass
-    assert not deadline._timeout.pending
+    assert not deadline._timer.active
     assert Event().wait(0.03) is False

@@ -11,11 +11,10 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
-from gevent.server import StreamServer
 
 import snowgreen
 from snowgreen import ConnectionsRefused, HandshakeFailed, RejectCode
-from snowgreen.link import tls
+from snowgreen.link import listener, secured, tls
 from snowgreen.protocol import messages
 from snowgreen.protocol.messages import Ack, Name, NameExt, Reply
 from snowgreen.protocol.wire import pack
@@ -366,14 +365,13 @@ def test_without_a_descriptor_it_waits_for_one(make_node: MakeNode, monkeypatch:
     """EMFILE on accept is told once, prints no traceback, and is over when descriptors are there again."""
     node, friend = make_node(), make_node()
     fails = [OSError(errno.EMFILE, "Too many open files")] * 3
-    accept = StreamServer.do_read
 
-    def scarce(self: Any) -> Any:
-        if fails and self is node._listener:
+    def scarce(listening: Any) -> Any:
+        if fails and listening is node._listener.socket:
             raise fails.pop()
-        return accept(self)
+        return secured.accept(listening)
 
-    monkeypatch.setattr(StreamServer, "do_read", scarce)
+    monkeypatch.setattr(listener, "accept", scarce)
     with node.subscribe() as events:
         assert friend.connect(node.name, timeout=5).ping() > 0
         assert "no descriptor left" in event_of(events, ConnectionsRefused).reason

@@ -1,9 +1,12 @@
 """Node names and addresses: what is one, what is not, and with which words it is refused."""
 
+import ipaddress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snowgreen import names
 from snowgreen.errors import ConfigurationError, InvalidName
 from snowgreen.names import Address, is_loopback, parse_address, parse_name, printable
 
@@ -294,3 +297,39 @@ def test_only_text_is_an_address(value):
 def test_is_loopback_knows_what_can_only_mean_this_machine(host, expected):
     """A wildcard, or a name that any resolver may answer, does not count as this machine."""
     assert is_loopback(host) is expected
+
+
+NEARLY_NAMES = st.from_regex(
+    r"[A-Za-z0-9_.-]{0,4}@[A-Za-z0-9_.-]{0,12}(:[0-9]{0,6})?", fullmatch=True
+) | st.builds(
+    "{}@{}.{}.{}.{}:{}".format,
+    st.text("aZ_.-", max_size=3),
+    *[st.integers(-1, 300).map(str) | st.sampled_from(["01", "", "0x1"]) for _ in range(4)],
+    st.integers(-1, 70_000).map(str) | st.sampled_from(["", "01", "1e3"]),
+)
+
+
+@given(NEARLY_NAMES | st.text(max_size=300))
+def test_usual_names_are_read_as_by_pieces(text: str) -> None:
+    """The one look that most names need comes to what the pieces come to, for every text."""
+    try:
+        expected = names._by_pieces(text, "name")
+    except InvalidName as error:
+        with pytest.raises(InvalidName) as caught:
+            parse_name(text)
+        assert str(caught.value) == str(error)
+    else:
+        assert parse_name(text) == expected
+
+
+@given(
+    st.from_regex(r"[0-9.]{0,16}\n?", fullmatch=True) | st.text(max_size=20) | st.ip_addresses(v=4).map(str)
+)
+def test_an_ipv4_address_is_what_ipaddress_takes_for_one(text: str) -> None:
+    """The pattern and Python's own reader agree on every text."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        assert not names.is_ipv4(text)
+    else:
+        assert names.is_ipv4(text)

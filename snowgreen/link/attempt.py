@@ -22,14 +22,13 @@ from ..protocol.handshake import Challenged, Established, Form, Refused
 from ..protocol.messages import RejectCode
 from ..protocol.pairing import Candidate
 from . import faults, tls
-from .converse import converse, secure
+from .converse import Conversation
 from .deadline import Deadline
 
 if TYPE_CHECKING:
-    import gevent.ssl
-
     from ..protocol.handshake import Initiator, Step
     from .endpoint import Endpoint
+    from .secured import Plain, Secured
     from .session import Session
 
 #: What a dial says in NAME that knows an address only: the lowest rank there is.
@@ -68,12 +67,13 @@ class Attempt:
         self.serial = serial
         self.counters = counters
         self._kept = False
+        self._talk: Conversation | None = None
         self._began = self.endpoint.runtime.monotonic()
 
     def run(self) -> Session | None:
         """The session; None if the rule says to look again."""
         dial, limits = self.dial, self.endpoint.config.limits
-        sock: gevent.ssl.SSLSocket | gevent.socket.socket | None = None
+        sock: Secured | gevent.socket.socket | Plain | None = None
         self.endpoint.journal.dials += 1
         try:
             sock = self._connect()
@@ -83,21 +83,29 @@ class Attempt:
                 end = self.endpoint.client_end()
                 sock = secured = tls.wrap_client(sock, end)
                 classic = self.endpoint.allows_classic(dial.name)
-                seen = secure(secured, limits.tls_timeout, dial.key, classic=classic, certified=end.certified)
+                talk = self._talk = Conversation(secured, dial.key)
+                seen = talk.secure(
+                    limits.tls_timeout,
+                    self.endpoint.hub.turns,
+                    classic=classic,
+                    certified=end.certified,
+                )
                 machine = self.endpoint.initiator(dial.name, self.counters, end, seen)
-                return self._handshake(secured, machine, remote)
+                return self._handshake(secured, talk, machine, remote)
         except LinkError:
             raise  # LinkTimeout is an OSError too
         except OSError as error:  # reset between connect and here
             raise faults.securing(error, dial.key) from error
         finally:
+            if self._talk is not None:
+                self._talk.close()
             if not self._kept:
                 if sock is not None:
                     sock.close()
                 if dial.name is not None:
                     self.endpoint.table.ended(dial.name, self.serial)
 
-    def _connect(self) -> gevent.socket.socket:
+    def _connect(self) -> gevent.socket.socket | Plain:
         self.dial.step = f"connecting to {self.dial.address}"
         try:
             sock = self._tcp(self.dial.address)
@@ -106,7 +114,9 @@ class Attempt:
             raise faults.connecting(error, self.dial.key) from error
         return sock
 
-    def _tcp(self, address: Address) -> gevent.socket.socket:
+    def _tcp(self, address: Address) -> gevent.socket.socket | Plain:
+        if self.endpoint.runtime.reach is not None:
+            return self.endpoint.runtime.reach(address)
         if is_literal(address.host):
             # Without the resolver there is no turn through gevent's thread pool.
             return _connected(socket.AF_INET6 if ":" in address.host else socket.AF_INET, tuple(address))
@@ -125,11 +135,11 @@ class Attempt:
         return _connected(*places[-1])
 
     def _handshake(
-        self, sock: gevent.ssl.SSLSocket, machine: Initiator, remote: tuple[Any, ...]
+        self, sock: Secured, talk: Conversation, machine: Initiator, remote: tuple[Any, ...]
     ) -> Session | None:
         dial, endpoint = self.dial, self.endpoint
         dial.step = "awaiting CHALLENGE"
-        challenged = self._converse(sock, machine, machine.start())
+        challenged = self._converse(talk, machine, machine.start())
         if not isinstance(challenged, Challenged):
             raise AssertionError(f"an initiator does not stop at {challenged!r} first")
         peer = challenged.peer
@@ -142,7 +152,7 @@ class Attempt:
                 return endpoint.table.sessions.get(peer.name)
         dial.step, dial.committed = "awaiting ACK", True
         try:
-            established = self._converse(sock, machine, machine.prove())
+            established = self._converse(talk, machine, machine.prove())
         except Rejected as error:
             if error.code == RejectCode.DUPLICATE and dial.name is None:
                 # Its MAC has proved the name that the peer gave: from here on we dial by the rule.
@@ -154,8 +164,8 @@ class Attempt:
             raise AssertionError(f"an initiator does not stop at {established!r} last")
         return self._decide(sock, established, remote)
 
-    def _converse(self, sock: gevent.ssl.SSLSocket, machine: Initiator, step: Step) -> Step:
-        step = converse(sock, machine, step, self.dial.key)
+    def _converse(self, talk: Conversation, machine: Initiator, step: Step) -> Step:
+        step = talk.run(machine, step)
         if isinstance(step, Refused):
             raise faults.refusal(step, self.dial.key)
         return step
@@ -166,9 +176,7 @@ class Attempt:
             problem = f"{name} answers there, which this node's allow-list does not have"
             raise PolicyError(problem, peer=self.dial.key)
 
-    def _decide(
-        self, sock: gevent.ssl.SSLSocket, established: Established, remote: tuple[Any, ...]
-    ) -> Session | None:
+    def _decide(self, sock: Secured, established: Established, remote: tuple[Any, ...]) -> Session | None:
         """The peer has proved the cookie, too: register the link, unless a better one came first."""
         table, peer = self.endpoint.table, established.peer
         if self.dial.settled or self.endpoint.stopped:

@@ -162,7 +162,8 @@ class Bus:
                 self._up[event.peer] = event
             else:
                 self._up.pop(event.peer, None)
-            readers += self._monitors.get(event.peer, ())
+            if self._monitors:
+                readers += self._monitors.get(event.peer, ())
         for reader in readers:
             reader.put(event)
 

@@ -19,7 +19,7 @@ from ..errors import ConfigurationError
 from ..events import CertificateProblem
 from . import tls
 from .bus import Bus
-from .runtime import Runtime
+from .runtime import Runtime, say
 
 log = logging.getLogger("snowgreen.credentials")
 
@@ -109,7 +109,7 @@ class CredentialWatch:
 
     def _tell(self, error: ConfigurationError) -> None:
         event = CertificateProblem(str(error), self._runtime.wall())
-        log.warning("%s", event)
+        say(log, logging.WARNING, "%s: %s", self._name, event)
         self._bus.publish(event)
 
     def _load(self) -> Credentials:

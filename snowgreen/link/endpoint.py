@@ -23,12 +23,13 @@ from . import tls
 from .bus import Bus
 from .journal import Journal
 from .keyring import Keychain
+from .logs import FailedHandshakes
 from .runtime import HubState, Runtime, say
 from .session import REPLACED, Session
 from .table import Table
 
 if TYPE_CHECKING:
-    import gevent.ssl
+    from .secured import Secured
 
 log = logging.getLogger("snowgreen.link")
 
@@ -72,6 +73,8 @@ class Endpoint:
         self.hub = hub
         self.bus = bus
         self.journal = journal
+        #: The log of failed handshakes.
+        self.failures = FailedHandshakes(name.text, say, runtime.monotonic, hub.loop.timer)
         self.client_end = client_end
         self.allows = allows
         self.pulse = Pulse(config.heartbeat_interval, config.heartbeat_timeout, config.limits.frame_timeout)
@@ -149,7 +152,7 @@ class Endpoint:
 
     def register(
         self,
-        sock: gevent.ssl.SSLSocket,
+        sock: Secured,
         established: Established,
         *,
         serial: int,
@@ -190,6 +193,7 @@ class Endpoint:
                 parted.set()
 
         self.on_ended.append(check)
+        self.failures.close()
         for session in list(self.table.sessions.values()):
             session.part(Farewell.STOPPING, reason)
         if self.table.sessions:
@@ -197,6 +201,7 @@ class Endpoint:
 
     def let_go(self) -> None:
         """In a child of a fork: close our copies of the descriptors, and say nothing on the connections."""
+        self.failures.let_go()
         for session in list(self.table.sessions.values()):
             session.let_go()
 
@@ -222,7 +227,7 @@ class Endpoint:
         """Say that an attempt to link came to nothing."""
         shown = printable(claimed) if claimed is not None else None
         event = HandshakeFailed(shown, address, initiated, error, self.runtime.wall())
-        say(log, logging.WARNING, "%s: %s", self.name, event)
+        self.failures.tell(event)
         self.bus.publish(event)
 
     def _classic_cookie(self, peer: str | None) -> Cookie | None:

@@ -150,7 +150,7 @@ class Journal:
     def _failed(self, event: HandshakeFailed) -> None:
         why = cause(event.error)
         self.failed[why, event.initiated] += 1
-        key = (why, event.address.rpartition(":")[0] or event.address, event.initiated)
+        key = (why, host_of(event.address), event.initiated)
         kind = self.failures.pop(key, None) or Failures(*key, 0, event)
         kind.count += 1
         kind.last = event
@@ -162,6 +162,11 @@ class Journal:
 def cause(error: LinkError) -> str:
     """The kind of `error` in one word or two, such as ``authentication`` or ``link_timeout``."""
     return _word(type(error))
+
+
+def host_of(address: str) -> str:
+    """The host of ``host:port``, an IPv6 address in its brackets."""
+    return address.rpartition(":")[0] or address
 
 
 def _word(kind: type) -> str:

@@ -121,6 +121,10 @@ class Keeper:
             self._greenlet = None
         self._pool.kill(block=False)
 
+    def wake(self) -> None:
+        """Look who is due. Never waits."""
+        self._changed.set()
+
     def _name(self, kept: _Kept, name: str) -> None:
         kept.name = name
         self._by_name.setdefault(name, []).append(kept)

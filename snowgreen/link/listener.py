@@ -18,19 +18,19 @@ from ..errors import CertificateError, LinkError, LinkTimeout, SessionError
 from ..events import ConnectionsRefused
 from ..names import Address, is_literal
 from ..protocol.admission import Admission, Rates, Refusal
-from ..protocol.handshake import Cause, Form, Proved, Refused
+from ..protocol.handshake import Cause, Continue, Form, Proved, Refused
 from ..protocol.messages import RejectCode
 from ..protocol.pairing import Admit, Candidate, Probe
 from . import faults, tls
-from .converse import converse, part, secure
+from .converse import Conversation
 from .deadline import Deadline
 from .endpoint import Endpoint
 from .runtime import say
+from .secured import Plain, accept, plain
 
 if TYPE_CHECKING:
-    import gevent.ssl
-
     from ..protocol.handshake import Acceptor
+    from .secured import Secured
     from .session import Session
 
 log = logging.getLogger("snowgreen.listener")
@@ -138,7 +138,9 @@ class Listener(StreamServer):
     def do_read(self) -> Any:
         """Accept one connection; None when there is none, or no descriptor for it."""
         try:
-            return super().do_read()
+            return accept(self.socket)
+        except BlockingIOError:
+            return None
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
@@ -146,7 +148,7 @@ class Listener(StreamServer):
             self._tell("this node", f"no descriptor left to accept with ({errno.errorcode[error.errno]})")
             return None
 
-    def handle(self, sock: gevent.socket.socket, address: tuple[Any, ...]) -> None:
+    def handle(self, sock: gevent.socket.socket | Plain, address: tuple[Any, ...]) -> None:
         """Take the accepted connection in, or close it."""
         endpoint = self.endpoint
         if endpoint is None:
@@ -159,18 +161,20 @@ class Listener(StreamServer):
             return
         if verdict.evict is not None:
             self._handlers[verdict.evict].kill(_Evicted, block=False)
-        inbound = _Inbound(endpoint, self._server, address)
+        inbound, sock = _Inbound(endpoint, self._server, address), plain(sock)
         handler = self._handlers[verdict.ticket] = gevent.spawn(inbound.run, sock)
 
         def done(_: object) -> None:
-            sock.close()  # only of use if the handler was ended before it began
+            if not inbound.entered:  # it was ended before it began
+                sock.close()
             del self._handlers[verdict.ticket]
             self.admission.done(verdict.ticket, endpoint.runtime.monotonic(), failed=inbound.failed)
 
         handler.rawlink(done)
 
-    def do_close(self, *args: Any) -> None:
-        """Leave the socket alone when :meth:`handle` returns: the handshake has only begun."""
+    def do_handle(self, *args: Any) -> None:
+        """Unlike gevent's own, leave the socket open: the handshake has only begun."""
+        self.handle(*args)
 
     def _do_read(self) -> None:
         super()._do_read()  # type: ignore[misc]  # missing from gevent's stubs
@@ -208,11 +212,15 @@ class _Inbound:
         #: Whether it counts against its source, or for it; None while neither.
         self.failed: bool | None = None
         self.withdrew = False
+        #: Whether the connection is in the hands of :meth:`run`.
+        self.entered = False
         self.began = endpoint.runtime.monotonic()
 
-    def run(self, raw: gevent.socket.socket) -> None:
+    def run(self, raw: Plain) -> None:
+        self.entered = True
         endpoint, limits = self.endpoint, self.endpoint.config.limits
-        sock: gevent.ssl.SSLSocket | None = None
+        sock: Secured | None = None
+        talk: Conversation | None = None
         kept = False
         try:
             with Deadline(limits.handshake_timeout, "the handshake"):
@@ -222,9 +230,12 @@ class _Inbound:
                     sock = tls.wrap_server(raw, end)
                 except OSError as error:  # reset between accept and here
                     raise faults.securing(error, None) from error
-                classic = endpoint.allows_classic()
-                seen = secure(sock, limits.tls_timeout, None, classic=classic, certified=end.certified)
-                kept = self._handshake(sock, endpoint.acceptor(end, seen)) is not None
+                talk = Conversation(sock)
+                classic, certified = endpoint.allows_classic(), end.certified
+                seen = talk.secure(
+                    limits.tls_timeout, endpoint.hub.turns, classic=classic, certified=certified
+                )
+                kept = self._handshake(sock, talk, endpoint.acceptor(end, seen)) is not None
         except LinkError as error:
             self.rejected |= isinstance(error, CertificateError)
             self._report(error)
@@ -232,10 +243,12 @@ class _Inbound:
             self._report(LinkTimeout("it was slow, and made room for newer connections"))
             raise
         finally:
-            if self.rejected and sock is not None:
-                part(sock)
+            if self.rejected and talk is not None:
+                talk.part()
             elif not kept:
                 (raw if sock is None else sock).close()
+            if talk is not None:
+                talk.close()
 
     def _report(self, error: LinkError) -> None:
         if self.failed is None and not self.withdrew:
@@ -244,9 +257,9 @@ class _Inbound:
             error, claimed=self.claimed, address=_shown(self.address), initiated=False
         )
 
-    def _handshake(self, sock: gevent.ssl.SSLSocket, machine: Acceptor) -> Session | None:
+    def _handshake(self, sock: Secured, talk: Conversation, machine: Acceptor) -> Session | None:
         try:
-            step = converse(sock, machine, machine.feed(b""))
+            step = talk.run(machine, Continue(b""))
         finally:
             self.claimed = machine.claimed
         if isinstance(step, Refused):
@@ -270,7 +283,7 @@ class _Inbound:
             return None
         return outcome
 
-    def _decide(self, sock: gevent.ssl.SSLSocket, machine: Acceptor, proved: Proved) -> Session | RejectCode:
+    def _decide(self, sock: Secured, machine: Acceptor, proved: Proved) -> Session | RejectCode:
         """The peer has proved the cookie: register it, or say with which code to decline."""
         endpoint, peer = self.endpoint, proved.peer
         table = endpoint.table
@@ -317,12 +330,11 @@ class _Inbound:
         current = self.endpoint.table.sessions.get(peer)
         return current is None or not probe(current, self.endpoint.config.probe_timeout)
 
-    def _decline(self, sock: gevent.ssl.SSLSocket, machine: Acceptor, code: RejectCode) -> None:
+    def _decline(self, sock: Secured, machine: Acceptor, code: RejectCode) -> None:
         refused = machine.reject(code, f"declined with {code.name}")
         if refused.send:
             with contextlib.suppress(OSError):  # gone already: then it needs no telling
-                sock.sendall(refused.send)
-                self.rejected = True
+                self.rejected = bool(sock.send(refused.send))
         if code is RejectCode.DUPLICATE:
             # Two dials met, and this one lost: nothing has failed.
             say(log, logging.DEBUG, "a second link from %s was declined", self.claimed)

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..protocol.lanes import Lanes
 
 if TYPE_CHECKING:
-    import gevent.ssl
-
     from ..config import Limits
+    from .secured import Secured
 
 #: One TLS record. OpenSSL writes no more at once, and a retry must offer the very same bytes.
 RECORD = 16 * 1024
@@ -55,9 +54,7 @@ class Outbox:
         "owing",
     )
 
-    def __init__(
-        self, sock: gevent.ssl.SSLSocket, loop: Any, limits: Limits, flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, sock: Secured, loop: Any, limits: Limits, flush: Callable[[], None]) -> None:
         self._sock = sock
         self._loop = loop
         self._limits = limits

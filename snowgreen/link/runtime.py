@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import gevent
+
+from ..events import Event
+from ..names import Address
+from .logs import Line, Scribe, facts_of, one_line
+from .secured import Plain
+from .turns import Turns
 
 READ_BUFFER_BYTES = 64 * 1024
 
@@ -25,6 +31,8 @@ class Runtime:
     wall: Callable[[], float] = time.time
     #: Bytes from the operating system's generator.
     entropy: Callable[[int], bytes] = os.urandom
+    #: Connects to an address, or raises OSError; None: over TCP. :mod:`snowgreen.testing` has its own.
+    reach: Callable[[Address], Plain] | None = None
 
 
 class HubState:
@@ -34,24 +42,35 @@ class HubState:
     the next begins and takes what it wants to keep out of the buffer.
     """
 
-    __slots__ = ("buffer", "loop", "view")
+    __slots__ = ("buffer", "loop", "scribe", "turns", "view")
 
     def __init__(self, hub: gevent.hub.Hub) -> None:
         self.loop: Any = hub.loop
         self.buffer = bytearray(READ_BUFFER_BYTES)
         self.view = memoryview(self.buffer)
+        self.scribe = Scribe()
+        #: For the steps of TLS handshakes.
+        self.turns = Turns(hub)
 
 
 def say(
-    log: logging.Logger, level: int, text: str, *args: object, error: BaseException | None = None
+    log: logging.Logger,
+    level: int,
+    text: str,
+    *args: object,
+    error: BaseException | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Log from a greenlet of its own.
+    """Log from another greenlet, after the lines before it. Never waits.
 
-    Logging handlers are the user's: they may wait, and may raise. Neither may happen in a callback of the
-    loop, nor between a decision and its record.
+    Where `args` hold an event, with the name of its node before it, the record has its parts as well.
+
+    :param facts: what the record is to have as its attribute ``snowgreen``, for a line without an event.
     """
     if log.getEffectiveLevel() <= level:  # unlike isEnabledFor(), takes no lock
-        gevent.spawn(log.log, level, text, *args, exc_info=error)
+        about = facts_of(args) if facts is None else facts
+        shown = tuple(one_line(str(arg)) if isinstance(arg, Event) else arg for arg in args)
+        hub_state().scribe.put(Line(log, level, text, shown, error, about))
 
 
 _states: WeakKeyDictionary[gevent.hub.Hub, HubState] = WeakKeyDictionary()
@@ -64,3 +83,12 @@ def hub_state() -> HubState:
     if state is None or state.loop is not hub.loop:
         state = _states[hub] = HubState(hub)
     return state
+
+
+def _in_child() -> None:
+    for state in list(_states.values()):
+        inherited, state.scribe = state.scribe, Scribe()
+        inherited.forget()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -33,9 +33,8 @@ from .outbox import OWING, RECORD, TURN_BYTES, Outbox
 from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
 
 if TYPE_CHECKING:
-    import gevent.ssl
-
     from ..config import Config
+    from .secured import Secured
 
 log = logging.getLogger("snowgreen.session")
 
@@ -117,7 +116,7 @@ class Session:
     def __init__(
         self,
         owner: Owner,
-        sock: gevent.ssl.SSLSocket,
+        sock: Secured,
         established: Established,
         *,
         serial: int,
@@ -273,7 +272,6 @@ class Session:
 
     def open(self, first: bytes = b"") -> None:
         """Begin: send `first`, the raw end of the handshake, then take what came behind it."""
-        self._sock.settimeout(0.0)
         if first:
             self._outbox.begin(first)
             self._flush()

@@ -16,10 +16,12 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gevent.socket
 import gevent.ssl
+
+from .secured import Plain, Secured, secured
 
 ALPN = "snowgreen/1"
 #: The same for every node: a name here would tell an onlooker who is being dialed.
@@ -128,28 +130,28 @@ def load_chain(made: gevent.ssl.SSLContext, pem: bytes) -> None:
         made.load_cert_chain(path)
 
 
-def no_delay(sock: gevent.socket.socket) -> None:
+def no_delay(sock: gevent.socket.socket | Plain) -> None:
     """Send small frames at once: what can be coalesced the outbox has coalesced already."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def wrap_server(sock: gevent.socket.socket, end: End) -> gevent.ssl.SSLSocket:
+def wrap_server(sock: gevent.socket.socket | Plain, end: End) -> Secured:
     """`sock` as the server's end, its handshake still to be done. `sock` itself is spent."""
-    return _wrap(end.context, sock, server_side=True)
+    return secured(end.context, sock)
 
 
-def wrap_client(sock: gevent.socket.socket, end: End) -> gevent.ssl.SSLSocket:
+def wrap_client(sock: gevent.socket.socket | Plain, end: End) -> Secured:
     """`sock` as the client's end, its handshake still to be done. `sock` itself is spent."""
-    return _wrap(end.context, sock, server_hostname=SNI)
+    return secured(end.context, sock, SNI)
 
 
-def peer_fingerprint(sock: gevent.ssl.SSLSocket) -> bytes:
+def peer_fingerprint(sock: Secured) -> bytes:
     """SHA-256 of the certificate the other end presented; empty if it presented none."""
     der = sock.getpeercert(True)
     return hashlib.sha256(der).digest() if der else b""
 
 
-def alpn_problem(sock: gevent.ssl.SSLSocket, *, classic: bool) -> str | None:
+def alpn_problem(sock: Secured, *, classic: bool) -> str | None:
     """What is wrong with the application protocol agreed on, if anything.
 
     Python's ssl goes on in silence where the two sides have none in common, so each side looks.
@@ -160,18 +162,6 @@ def alpn_problem(sock: gevent.ssl.SSLSocket, *, classic: bool) -> str | None:
     if chosen == ALPN or (chosen is None and classic):
         return None
     return f"the other end did not agree on the application protocol {ALPN} (ALPN): it is no snowgreen node"
-
-
-def _wrap(context: gevent.ssl.SSLContext, sock: gevent.socket.socket, **side: Any) -> gevent.ssl.SSLSocket:
-    # Given a connection that was reset already, gevent's SSLSocket takes its descriptor over and raises
-    # without closing it. So look first; and should the reset fall in between, drop the traceback, which
-    # holds the half-made object: with it the descriptor goes.
-    sock.getpeername()
-    try:
-        return context.wrap_socket(sock, do_handshake_on_connect=False, suppress_ragged_eofs=False, **side)
-    except OSError as error:
-        failure = error.with_traceback(None)
-    raise failure
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import ipaddress
 from collections.abc import Set
 from typing import NamedTuple
 
+from ..names import is_ipv4
+
 #: Sources remembered though they have nothing pending: enough to slow a botnet, few enough to be nothing.
 MAX_SOURCES = 4096
 #: A failure is forgiven after so many seconds.
@@ -111,11 +113,12 @@ class Admission:
             the source all its failures; None, of one that just went away, does neither.
         """
         key = self._release(ticket)
-        if key is None:
+        if key is None or failed is None:
             return
-        source = self._source(key, now)
-        if failed is not None:
-            source.failures = source.failures + 1.0 if failed else 0.0
+        if failed:
+            self._source(key, now).failures += 1.0
+        elif key in self._sources and self._sources[key].failures:
+            self._source(key, now).failures = 0.0
 
     def _general_full(self) -> bool:
         reserved = self._rates.reserved if self._configured else 0
@@ -165,6 +168,8 @@ class Admission:
 
 def source_of(address: str) -> str:
     """What counts as one source: an IPv4 address, or the /64 an IPv6 address is in."""
+    if is_ipv4(address):
+        return address
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -296,13 +296,14 @@ class Acceptor(Machine):
         """Go on after :class:`Proved`: the link is wanted."""
         self._move(Move.SEND_ACK)
         assert self._peer is not None and self._reply is not None  # noqa: S101, PT018  # PROVED implies both
-        if self.key is None:
+        key = self.key
+        if key is None:
             assert self._cookie is not None  # noqa: S101  # _proved verified the REPLY with it
             proof = keys.mac(self._cookie, self._reply.challenge)
         else:
-            proof = self.key.acceptor_proof(self._transcript, self._reply.proof)
+            proof = key.acceptor_proof(self._transcript, self._reply.proof)
         send = pack(messages.encode_ack(Ack(proof)))
-        return Established(self._peer, self._decoder, self._key_index, send, self.key)
+        return Established(self._peer, self._decoder, self._key_index, send, key)
 
     def reject(self, code: RejectCode, problem: str) -> Refused:
         """Go on after :class:`Proved`: the link is not wanted.

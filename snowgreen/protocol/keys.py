@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from .wire import lp
+from .wire import lp, lps
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 32768, 8, 1
+_INITIATOR_PROOF = lp(b"snowgreen/1 initiator proof")
+_ACCEPTOR_PROOF = lp(b"snowgreen/1 acceptor proof")
+_TRANSCRIPT = lp(b"snowgreen/1 bound transcript")
 _SCRYPT_MEMORY = 128 * SCRYPT_N * SCRYPT_R * 2  # what OpenSSL asks for, doubled: its check is strict
 
 
@@ -57,11 +60,11 @@ class LinkKeys:
 
     def initiator_proof(self, transcript: bytes) -> bytes:
         """What REPLY carries."""
-        return mac(self.initiator, lp(b"snowgreen/1 initiator proof") + transcript)
+        return mac(self.initiator, _INITIATOR_PROOF + transcript)
 
     def acceptor_proof(self, transcript: bytes, reply_proof: bytes) -> bytes:
         """What ACK carries."""
-        return mac(self.acceptor, lp(b"snowgreen/1 acceptor proof") + transcript + reply_proof)
+        return mac(self.acceptor, _ACCEPTOR_PROOF + transcript + reply_proof)
 
     def reject_mac(self, transcript: bytes, code: int, detail: bytes) -> bytes:
         """What makes a REJECT binding."""
@@ -109,13 +112,15 @@ def transcript_hash(
 ) -> bytes:
     """``TH``: everything both sides saw, and what they say with it about the channel it ran in."""
     return hashlib.sha256(
-        lp(b"snowgreen/1 bound transcript")
-        + lp(name)
-        + lp(challenge)
-        + lp(initiator_challenge)
-        + lp(bytes([binding_used]))
-        + lp(acceptor_binding)
-        + lp(initiator_binding)
+        _TRANSCRIPT
+        + lps(
+            name,
+            challenge,
+            initiator_challenge,
+            bytes([binding_used]),
+            acceptor_binding,
+            initiator_binding,
+        )
     ).digest()
 
 

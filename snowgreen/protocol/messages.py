@@ -41,6 +41,9 @@ class Tag(enum.IntEnum):
     REJECT = 5
 
 
+_TAGS = {int(tag): tag for tag in Tag}
+
+
 class RejectCode(enum.IntEnum):
     """Why a side declines. Codes from 16 on carry a MAC and are believed; the others are hints."""
 
@@ -169,10 +172,10 @@ def tag_of(payload: bytes) -> Tag:
     """
     if not payload:
         raise Malformed("an empty handshake message")
-    try:
-        return Tag(payload[0])
-    except ValueError:
-        raise Malformed(f"a message of unknown kind {payload[0]}") from None
+    tag = _TAGS.get(payload[0])
+    if tag is None:
+        raise Malformed(f"a message of unknown kind {payload[0]}")
+    return tag
 
 
 def decode_name(payload: bytes) -> Name:

@@ -33,6 +33,8 @@ class State(enum.Enum):
     ESTABLISHED = "established"
     REFUSED = "refused"
 
+    __hash__ = object.__hash__  # Python's own is slow, and each message is looked up in the table
+
 
 class Move(enum.Enum):
     """What a machine does at its owner's word."""
@@ -42,6 +44,8 @@ class Move(enum.Enum):
     WITHDRAW = "withdraw"
     SEND_ACK = "send ACK"
     SEND_REJECT = "send REJECT"
+
+    __hash__ = object.__hash__  # as above
 
 
 #: (state, message received or move made) → the next state. What is not here is out of order and

@@ -34,7 +34,12 @@ def pack(payload: bytes) -> bytes:
 
 def lp(value: bytes) -> bytes:
     """``LP(x)`` of the specification: the length-prefixed form that proofs are computed over."""
-    return pack(value)
+    return _U32.pack(len(value)) + value
+
+
+def lps(*values: bytes) -> bytes:
+    """The length-prefixed forms of `values`, one behind the other."""
+    return b"".join([_U32.pack(len(value)) + value for value in values])
 
 
 class Decoder:
@@ -87,20 +92,22 @@ class Decoder:
     def feed_one(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """Like :meth:`feed`, for at most one payload; what is behind it stays for the next call."""
         pending = self._pending
-        if pending is None:
-            pending = bytearray(data)
-        else:
+        if pending is not None:
             pending += data
-        self._pending = pending or None
-        if len(pending) < 4:
-            return None
-        end = 4 + self._length(pending, 0)
-        if len(pending) < end:
-            return None
-        payload = bytes(pending[4:end])
-        self._pending = pending[end:] or None
-        self._need = 4
-        return payload
+            data = pending
+        size = len(data)
+        if size >= 4:
+            (length,) = _unpack_length(data)
+            end = 4 + length
+            if length <= self.limit and size >= end:
+                self._pending = bytearray(data[end:]) if size > end else None
+                self._need = 4
+                return bytes(data[4:end])
+        if pending is None and size:
+            self._pending = bytearray(data)
+        if size >= 4 and length > self.limit:
+            raise TooLong(length, self.limit)
+        return None
 
     def _cut(self, data: bytes) -> tuple[list[bytes], int]:
         payloads = []
@@ -118,9 +125,3 @@ class Decoder:
             payloads.append(data[start + 4 : end])
             start = end
         return payloads, start
-
-    def _length(self, data: bytearray, start: int) -> int:
-        (length,) = _unpack_length(data, start)
-        if length > self.limit:
-            raise TooLong(length, self.limit)
-        return int(length)

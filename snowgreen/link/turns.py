@@ -1,0 +1,81 @@
+"""Turns at costly work: so many in one turn of the loop, and a storm of handshakes delays nobody for long.
+
+A step of a TLS handshake computes for up to half a millisecond. A hundred that are due at once would keep the
+loop from everything else for their sum. How many handshakes are under way is not limited here: one that waits
+for its peer holds no turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import gevent
+from gevent.hub import Waiter
+
+#: Steps between two looks of the loop at its sockets.
+WIDTH = 2
+# Behind the sockets that were found ready in the same look: they are served first.
+_BEHIND = -1
+
+
+class Turns:
+    """The turns of one hub.
+
+    :param width: how many there are between two looks of the loop at its sockets.
+    """
+
+    __slots__ = ("_hub", "_left", "_timer", "_waiting", "_width")
+
+    def __init__(self, hub: gevent.hub.Hub, width: int = WIDTH) -> None:
+        self._hub = hub
+        self._width = self._left = width
+        self._waiting: deque[Any] = deque()
+        # Due at once, which is after the next look. A callback would not do: the loop runs those that were
+        # added meanwhile before it looks.
+        self._timer: Any = hub.loop.timer(0.0, priority=_BEHIND)
+
+    def wait(self, watcher: Any = None) -> None:
+        """Wait for a turn, behind those who wait for one already; and before that for `watcher`.
+
+        The greenlet that calls is woken once, when its turn has come.
+        """
+        if watcher is None and self._left and not self._waiting:
+            self._take()
+            return
+        waiter: Any = Waiter(self._hub)
+        try:
+            if watcher is None:
+                self._waiting.append(waiter)
+            else:
+                watcher.start(self._ready, watcher, waiter)
+            waiter.get()
+        except BaseException:  # its deadline, or its end: nobody waits for a turn that is not taken
+            if watcher is not None:
+                watcher.stop()
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            raise
+
+    # In the loop's callbacks.
+
+    def _ready(self, watcher: Any, waiter: Any) -> None:
+        watcher.stop()
+        if self._left and not self._waiting:
+            self._take()
+            waiter.switch(None)
+        else:
+            self._waiting.append(waiter)
+
+    def _take(self) -> None:
+        self._left -= 1
+        if not self._timer.active:
+            self._timer.start(self._next)
+
+    def _next(self) -> None:
+        self._left = self._width
+        while self._left and self._waiting:
+            self._left -= 1
+            self._waiting.popleft().switch(None)  # it runs here and now, until it waits for something else
+        if self._left < self._width:
+            self._timer.start(self._next)
