@@ -11,6 +11,7 @@ import pytest
 
 import snowgreen
 from snowgreen import LoopStalled
+from snowgreen.link import heart as heart_module
 from snowgreen.link.heart import Heart, heart, sweep
 from snowgreen.link.runtime import Runtime
 from tests import raw
@@ -198,3 +199,42 @@ def test_a_node_with_a_shorter_interval_is_not_kept_waiting(make_node: MakeNode)
 def test_removing_what_was_never_added_is_harmless() -> None:
     """A heart without nodes has nothing to stop."""
     Heart().remove(None)  # type: ignore[arg-type]
+
+
+def test_only_those_are_looked_at_who_are_due(silent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quiet link costs no look before it may have to be pinged, and a pause inside a frame is still found."""
+    node, session, sock, clock = silent
+    looks: list[float] = []
+    beat = type(session).beat
+    monkeypatch.setattr(
+        type(session), "beat", lambda self, now, grace: (looks.append(now), beat(self, now, grace=grace))
+    )
+    for _ in range(45):
+        clock.now += 1
+        sweep([node._endpoint])
+    assert looks == []
+    sock.sendall(b"\x10\x00\x00\x00half")
+    until(lambda: session.bytes_received == 8, "it arrived")
+    for _ in range(30):
+        assert not session.closed
+        clock.now += 1
+        sweep([node._endpoint])
+    assert "in the middle of a frame" in session.reason
+    assert len(looks) < 10
+
+
+def test_a_sweep_that_is_ended_loses_nobody(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever the sweep had not come to yet is looked at by the next."""
+    clock = Clock()
+    node = make_node(runtime=Runtime(monotonic=clock), config=snowgreen.Config(heartbeat_interval=60))
+    socks = [raw.link(node.address, f"raw{number}@127.0.0.1:0")[0] for number in range(6)]
+    monkeypatch.setattr(heart_module, "_SLICE", 2)
+    clock.now += 60
+    sweeping = gevent.spawn(sweep, [node._endpoint])
+    until(lambda: sum(session._pinged_at is not None for session in node.sessions.values()) == 2, "two are")
+    sweeping.kill()
+    assert sum(session._pinged_at is not None for session in node.sessions.values()) == 2
+    sweep([node._endpoint])
+    assert all(session._pinged_at is not None for session in node.sessions.values())
+    for sock in socks:
+        sock.close()

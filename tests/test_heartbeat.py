@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowgreen.protocol.heartbeat import Pulse, Verdict, poll, sweep_interval
+from snowgreen.protocol.heartbeat import Pulse, Rounds, Verdict, look_again, poll, sweep_interval
 
 PULSE = Pulse(60.0, 15.0, 30.0)
+TIMES = st.floats(0, 1000)
 
 
 def judge(now: float, **state: Any) -> Verdict:
@@ -60,3 +61,58 @@ def test_the_sweep_is_frequent_enough_and_not_more() -> None:
     assert sweep_interval(Pulse(600.0, 600.0, 600.0)) == 5.0
     assert sweep_interval(Pulse(0.4, 15.0, 30.0)) == 0.1
     assert sweep_interval(Pulse(1e-9, 1e-9, 1e-9)) > 0
+
+
+class Item:
+    """Something to look at."""
+
+    def __init__(self) -> None:
+        self.round: int | None = None
+
+
+@given(
+    last=TIMES,
+    pinged=st.none() | TIMES,
+    mid_frame=st.booleans(),
+    spread=st.floats(0, 1),
+    ahead=st.floats(0, 1, exclude_max=True),
+)
+def test_before_the_next_look_there_is_nothing_to_say(
+    last: float, pinged: float | None, mid_frame: bool, spread: float, ahead: float
+) -> None:
+    """Until then every verdict is QUIET, and from then on none is."""
+    state = {"last_received": last, "pinged_at": pinged, "mid_frame": mid_frame, "spread": spread}
+    due = look_again(**state, pulse=PULSE)
+    start = last if pinged is None else max(last, pinged)
+    if start < due:
+        before = start + (due - start) * ahead
+        if before < due - 1e-6:
+            assert poll(before, **state, pulse=PULSE) is Verdict.QUIET
+    assert poll(due + 1e-6, **state, pulse=PULSE) is not Verdict.QUIET
+
+
+@given(
+    tick=st.sampled_from([0.005, 0.1, 3.75]),
+    steps=st.lists(st.tuples(st.integers(0, 4), st.floats(0, 100), st.booleans()), max_size=30),
+)
+def test_rounds_give_back_whoever_is_due_once(tick: float, steps: list[tuple[int, float, bool]]) -> None:
+    """Against a plain dict of dues: nobody is late, nobody more than a tick early, nobody comes twice."""
+    rounds: Rounds[Item] = Rounds(tick)
+    items, dues, now = [Item() for _ in range(5)], dict[Item, float](), 0.0
+    for number, seconds, look in steps:
+        item = items[number]
+        if look:
+            now += seconds / 10
+            found = rounds.due(now)
+            assert len(found) == len(set(found))
+            assert {item for item, due in dues.items() if due <= now} <= set(found)
+            assert all(dues.pop(item) <= now + tick for item in found)
+            assert all(item.round is None for item in found)
+        elif seconds < 5:
+            rounds.drop(item)
+            dues.pop(item, None)
+        else:
+            rounds.put(item, now + seconds)
+            dues[item] = min(now + seconds, dues.get(item, now + seconds))
+    assert sorted(map(id, rounds.due(1e9))) == sorted(map(id, dues))
+    assert not rounds._rounds

@@ -16,7 +16,7 @@ from ..names import ANY_PEER, NodeName, printable
 from ..protocol import pairing
 from ..protocol.frames import CAPABILITIES, Farewell
 from ..protocol.handshake import Acceptor, Established, Identity, Initiator
-from ..protocol.heartbeat import Pulse
+from ..protocol.heartbeat import Pulse, Rounds, sweep_interval
 from ..protocol.keys import LinkKeys, Secrets
 from ..protocol.messages import CHALLENGE_BYTES
 from . import tls
@@ -78,6 +78,8 @@ class Endpoint:
         self.client_end = client_end
         self.allows = allows
         self.pulse = Pulse(config.heartbeat_interval, config.heartbeat_timeout, config.limits.frame_timeout)
+        #: Which session the heartbeat looks at next.
+        self.rounds: Rounds[Session] = Rounds(sweep_interval(self.pulse))
         incarnation = new_incarnation(runtime)
         #: What every handshake says of this node. A creation of 0 would mean "none" to a classic peer.
         self.identity = Identity(name.text, incarnation, (incarnation & 0xFF) or 1, CAPABILITIES)
@@ -171,6 +173,7 @@ class Endpoint:
             self, sock, established, serial=serial, node_id=node_id, initiated=initiated, remote=remote
         )
         replaced = self.table.install(session)
+        session.await_look()
         if replaced is not None:
             replaced.close(REPLACED)
         self.journal.links[session.form, initiated] += 1
@@ -209,6 +212,7 @@ class Endpoint:
         """Take `session` out, wherever it still is; a session that was replaced takes nothing with it."""
         self.table.ended(session.peer, session.serial)
         self.table.ids.release(session.node_id)
+        self.rounds.drop(session)
         journal = self.journal
         journal.bytes_received += session.bytes_received
         journal.bytes_sent += session.bytes_sent

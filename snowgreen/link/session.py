@@ -59,6 +59,7 @@ class Owner(Protocol):
     runtime: Runtime
     hub: HubState
     pulse: heartbeat.Pulse
+    rounds: heartbeat.Rounds[Session]
     journal: Journal
 
     receivers: dict[int, Callable[[Session, bytes], None]]
@@ -85,6 +86,7 @@ class Session:
         "_local",
         "_outbox",
         "_owner",
+        "_partial",
         "_parting",
         "_paused",
         "_ping_number",
@@ -109,6 +111,7 @@ class Session:
         "node_id",
         "peer",
         "reason",
+        "round",
         "rtt",
         "serial",
     )
@@ -167,6 +170,9 @@ class Session:
         self._local: tuple[Any, ...] | None = None
         self._decoder = established.decoder
         self._decoder.limit = owner.config.limits.max_frame
+        #: When the heartbeat looks at it; the heartbeat's own.
+        self.round: int | None = None
+        self._partial = False  # whether the heartbeat knows that a frame has begun and not ended
         self._pinged_at: float | None = None
         self._pings: dict[int, tuple[float, AsyncResult[float] | None]] | None = None
         self._ping_number = 0
@@ -374,6 +380,20 @@ class Session:
                 orderly=False,
             )
 
+    def await_look(self) -> None:
+        """Have the heartbeat look again when it may have something to do."""
+        if self.reason is not None:
+            return
+        self._partial = self._decoder.mid_message
+        due = heartbeat.look_again(
+            last_received=self.last_received,
+            pinged_at=self._pinged_at,
+            mid_frame=self._partial,
+            pulse=self._owner.pulse,
+            spread=self._spread,
+        )
+        self._owner.rounds.put(self, due)
+
     # Reading: in the loop's callbacks.
 
     def _early(self) -> None:
@@ -438,6 +458,8 @@ class Session:
                     # answer that costs us nothing.
                     self._paused = True
                     self._read_watcher.stop()
+        if not self._partial and self._decoder.mid_message:
+            self.await_look()
 
     def _dispatch(self, frame: bytes) -> None:
         tag = frame[0]

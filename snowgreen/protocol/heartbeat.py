@@ -6,7 +6,7 @@ Any byte received counts as life. All times are seconds on one monotonic clock, 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Verdict(enum.Enum):
@@ -54,6 +54,76 @@ def poll(
             return Verdict.QUIET
         return Verdict.PING if grace else Verdict.SILENT
     return Verdict.PING if silent >= pulse.interval * (1.0 - spread / 4.0) else Verdict.QUIET
+
+
+def look_again(
+    *,
+    last_received: float,
+    pinged_at: float | None,
+    mid_frame: bool,
+    pulse: Pulse,
+    spread: float = 0.0,
+) -> float:
+    """When :func:`poll` has something to say next, as things stand; bytes received put it off."""
+    if pinged_at is not None and pinged_at > last_received:
+        due = pinged_at + pulse.timeout
+    else:
+        due = last_received + pulse.interval * (1.0 - spread / 4.0)
+    return min(due, last_received + pulse.frame_timeout) if mid_frame else due
+
+
+class Looked(Protocol):
+    """What :class:`Rounds` notes on whatever it is to give back."""
+
+    #: The round it is due in, None if it is in none.
+    round: int | None
+
+
+L = TypeVar("L", bound=Looked)
+
+
+class Rounds(Generic[L]):
+    """Who is to be looked at when: a look costs those who are due, however many there are.
+
+    Nobody is looked at late; they may be a tick early, and are then put back.
+
+    :param tick: seconds that one round stands for.
+    """
+
+    __slots__ = ("_rounds", "_tick")
+
+    def __init__(self, tick: float) -> None:
+        self._tick = tick
+        self._rounds: dict[int, set[L]] = {}
+
+    def put(self, looked: L, due: float) -> None:
+        """Have `looked` looked at by `due`, or earlier if it was to be already."""
+        number = int(due // self._tick)
+        if looked.round is not None:
+            if looked.round <= number:
+                return
+            self.drop(looked)
+        looked.round = number
+        self._rounds.setdefault(number, set()).add(looked)
+
+    def drop(self, looked: L) -> None:
+        """Have `looked` looked at no more."""
+        number, looked.round = looked.round, None
+        if number is not None:
+            members = self._rounds[number]
+            members.discard(looked)
+            if not members:
+                del self._rounds[number]
+
+    def due(self, now: float) -> list[L]:
+        """Take out who is due at `now`, the longest due first."""
+        until = int(now // self._tick)
+        found: list[L] = []
+        for number in sorted(number for number in self._rounds if number <= until):
+            found += self._rounds.pop(number)
+        for looked in found:
+            looked.round = None
+        return found
 
 
 def sweep_interval(pulse: Pulse) -> float:
