@@ -225,15 +225,20 @@ def test_only_those_are_looked_at_who_are_due(silent: Any, monkeypatch: pytest.M
 
 def test_a_sweep_that_is_ended_loses_nobody(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever the sweep had not come to yet is looked at by the next."""
+
+    def ended(_: float) -> None:
+        raise gevent.GreenletExit
+
     clock = Clock()
     node = make_node(runtime=Runtime(monotonic=clock), config=snowgreen.Config(heartbeat_interval=60))
     socks = [raw.link(node.address, f"raw{number}@127.0.0.1:0")[0] for number in range(6)]
     monkeypatch.setattr(heart_module, "_SLICE", 2)
+    monkeypatch.setattr(heart_module.gevent, "sleep", ended)
     clock.now += 60
-    sweeping = gevent.spawn(sweep, [node._endpoint])
-    until(lambda: sum(session._pinged_at is not None for session in node.sessions.values()) == 2, "two are")
-    sweeping.kill()
+    with pytest.raises(gevent.GreenletExit):
+        sweep([node._endpoint])
     assert sum(session._pinged_at is not None for session in node.sessions.values()) == 2
+    monkeypatch.undo()
     sweep([node._endpoint])
     assert all(session._pinged_at is not None for session in node.sessions.values())
     for sock in socks:

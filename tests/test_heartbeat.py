@@ -76,19 +76,30 @@ class Item:
     mid_frame=st.booleans(),
     spread=st.floats(0, 1),
     ahead=st.floats(0, 1, exclude_max=True),
+    later=st.floats(0, 1),
+    pulse=st.sampled_from([PULSE, Pulse(0.1, 10.0, 30.0), Pulse(10.0, 10.0, 1.0)]),
 )
 def test_before_the_next_look_there_is_nothing_to_say(
-    last: float, pinged: float | None, mid_frame: bool, spread: float, ahead: float
+    last: float,
+    pinged: float | None,
+    mid_frame: bool,
+    spread: float,
+    ahead: float,
+    later: float,
+    pulse: Pulse,
 ) -> None:
-    """Until then every verdict is QUIET, and from then on none is."""
+    """Until then every verdict is QUIET, also if bytes come; from then on none is, but of who may answer yet."""
     state = {"last_received": last, "pinged_at": pinged, "mid_frame": mid_frame, "spread": spread}
-    due = look_again(**state, pulse=PULSE)
+    due = look_again(**state, pulse=pulse)
     start = last if pinged is None else max(last, pinged)
     if start < due:
         before = start + (due - start) * ahead
         if before < due - 1e-6:
-            assert poll(before, **state, pulse=PULSE) is Verdict.QUIET
-    assert poll(due + 1e-6, **state, pulse=PULSE) is not Verdict.QUIET
+            assert poll(before, **state, pulse=pulse) is Verdict.QUIET
+            answered = {**state, "last_received": before - (before - start) * later, "mid_frame": False}
+            assert poll(before, **answered, pulse=pulse) is Verdict.QUIET
+    if pinged is None or pinged <= last or pulse.timeout <= pulse.interval / 2:
+        assert poll(due + 1e-6, **state, pulse=pulse) is not Verdict.QUIET
 
 
 @given(

@@ -108,7 +108,8 @@ def _look(session: Session, now: float, *, grace: bool) -> None:
         session.beat(now, grace=grace)
     except Exception as error:  # noqa: BLE001  # one link's trouble must not still the heart of all
         say(log, logging.ERROR, "internal error in the heartbeat of %r", session, error=error)
-    session.await_look()
+    finally:
+        session.await_look()
 
 
 _hearts: WeakKeyDictionary[gevent.hub.Hub, Heart] = WeakKeyDictionary()

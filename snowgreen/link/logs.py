@@ -76,12 +76,13 @@ class Line(NamedTuple):
 class Scribe:
     """Writes the lines of one hub, from a greenlet that is there while there are any."""
 
-    __slots__ = ("_busy", "_lines", "_lost")
+    __slots__ = ("_busy", "_lines", "_lost", "_writing")
 
     def __init__(self) -> None:
         self._lines: deque[Line] = deque()
         self._lost = 0
-        self._busy = False
+        self._busy = False  # whether there is a greenlet
+        self._writing = False  # whether it is at a line, and a handler perhaps waits
 
     def put(self, line: Line) -> None:
         """Have `line` written. Never waits; where too many wait already, it is lost, and counted."""
@@ -93,6 +94,11 @@ class Scribe:
         if not self._busy:
             self._busy = True
             gevent.spawn(self._run)
+
+    def finish(self) -> None:
+        """When the process ends: write what waits here and now, unless a handler hangs."""
+        while self._lines and not self._writing:
+            self._lines.popleft().write()
 
     def forget(self) -> None:
         """In a child of a fork: what waits is the parent's to write."""
@@ -110,13 +116,16 @@ class Scribe:
         written = 0
         try:
             while self._lines:
+                self._writing = True
                 self._lines.popleft().write()
+                self._writing = False
                 if not self._lines:
                     self._own_up()
                 written += 1
                 if written % _TURN == 0:
                     gevent.sleep(0)
         finally:  # a handler that raises ends this greenlet, which gevent reports; the rest is for the next
+            self._writing = False
             self._own_up()
             if self._lines:
                 gevent.spawn(self._run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import time
@@ -91,4 +92,11 @@ def _in_child() -> None:
         inherited.forget()
 
 
+def _at_exit() -> None:
+    for hub, state in list(_states.items()):
+        if hub.main_hub:
+            state.scribe.finish()
+
+
 os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)

@@ -64,11 +64,12 @@ def look_again(
     pulse: Pulse,
     spread: float = 0.0,
 ) -> float:
-    """When :func:`poll` has something to say next, as things stand; bytes received put it off."""
+    """When :func:`poll` may have something to say next; until then it has nothing, whatever is received."""
+    silence = pulse.interval * (1.0 - spread / 4.0)
     if pinged_at is not None and pinged_at > last_received:
-        due = pinged_at + pulse.timeout
+        due = pinged_at + min(pulse.timeout, silence)  # by then it may be answered, and silent again
     else:
-        due = last_received + pulse.interval * (1.0 - spread / 4.0)
+        due = last_received + silence
     return min(due, last_received + pulse.frame_timeout) if mid_frame else due
 
 
