@@ -45,7 +45,7 @@ from snowgreen.errors import (
     Unreachable,
     Unsupported,
 )
-from snowgreen.messaging import losses
+from snowgreen.messaging import groups, losses
 from snowgreen.protocol import mail
 from snowgreen.protocol.lanes import FRAGMENT, SMALL
 from tests.certs import node_name
@@ -1494,8 +1494,11 @@ def test_nobody_passes_it_on(make_node: MakeNode) -> None:
     assert [len(inbox) for inbox in inboxes] == [0, 0, 0]
 
 
-def test_order_of_broadcasts(four: Members) -> None:
-    """What one node broadcasts on a topic arrives in order, small and large."""
+@pytest.mark.parametrize("many", [False, True])
+def test_order_of_broadcasts(four: Members, monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
+    """What one node broadcasts on a topic arrives in order, small and large, to few and to many."""
+    if many:
+        monkeypatch.setattr(groups, "_AT_A_TIME", 0.5)  # one member is then more than have a turn
     a, b, *_ = four.nodes
     inbox = b.join("t", size=100)
     four.know("t", 1)
@@ -1520,8 +1523,13 @@ def test_a_full_inbox_drops(four: Members, full: str, left: list[int]) -> None:
     until(lambda: (told.update(drops(events)), told == {("t", False): 3})[1], "three", detail=lambda: told)
 
 
-def test_a_member_that_does_not_read_is_left_out(wire: Wire, make_node: MakeNode) -> None:
+@pytest.mark.parametrize("many", [False, True])
+def test_a_member_that_does_not_read_is_left_out(
+    wire: Wire, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
     """It is named by broadcast() and by the event; the others get everything, and it gets what comes later."""
+    if many:
+        monkeypatch.setattr(groups, "_AT_A_TIME", 1)
     a, b = wire.ends.sender, wire.ends.receiver
     c = make_node()
     a.connect(c.name)

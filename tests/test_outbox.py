@@ -183,3 +183,42 @@ def test_whatever_the_socket_takes_the_stream_is_whole(
     assert sock.taken == b"".join(frames)
     assert box.waiting == 0
     assert box.frames_sent == len(frames)
+
+
+def test_a_frame_is_written_at_once_only_where_nothing_waits() -> None:
+    """It goes out in the caller's turn and counts; with anything before it, it is left to be queued."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    assert box.at_once(b"first")
+    assert (sock.taken, box.frames_sent, box.bytes_sent, box.waiting) == (b"first", 1, 5, 0)
+    assert loop.turn() == 0
+    box.post(b"second")
+    assert not box.at_once(b"third")
+    assert sock.taken == b"first"
+    loop.turn()
+    assert sock.taken == b"firstsecond"
+
+
+@pytest.mark.parametrize("takes", [(0, 0), (3,), ()])
+def test_a_frame_that_is_not_taken_at_once_is_taken_later(takes: tuple[int, ...]) -> None:
+    """Refused, or taken in part, it is offered again when the peer reads, ahead of what comes later, and counts once."""
+    sock = Socket(*takes)
+    box, loop = outbox(sock)
+    assert box.at_once(b"x" * 10)
+    box.post(b"later")
+    while loop.turn():
+        pass
+    assert sock.taken == b"x" * 10 + b"later"
+    assert (box.frames_sent, box.bytes_sent, box.waiting) == (2, 15, 0)
+    if takes:
+        assert box.blocked is False
+        assert not loop.watchers[0].active
+
+
+def test_nothing_is_written_at_once_when_it_is_closed() -> None:
+    """A closed outbox writes nothing, to nobody."""
+    sock = Socket()
+    box, _ = outbox(sock)
+    box.close()
+    assert not box.at_once(b"x")
+    assert sock.offered == []

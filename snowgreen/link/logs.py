@@ -47,8 +47,9 @@ KINDS: dict[type[Event], str] = {
     EventsDropped: "events_dropped",
 }
 
-#: Lines that may wait. Once there are so many, new ones are lost until half of them are written.
-WAITING = 1000
+#: Lines that may wait: so many links can end in one turn of the loop. They take about 10 MB. Once there are so
+#: many, new ones are lost until half of them are written.
+WAITING = 10_000
 #: Lines written before the loop gets a turn.
 _TURN = 32
 #: Seconds from the first line about a failed handshake that is held back to the line that says how many were.
@@ -108,7 +109,7 @@ class Scribe:
     def _own_up(self) -> None:
         if self._lost:
             count, self._lost = self._lost, 0
-            text = "%d log lines were lost: the handlers of logging are too slow for them"
+            text = "%d log lines were lost: they came faster than the handlers of logging write them"
             facts = {"kind": "lines_lost", "count": count}
             self._lines.append(Line(log, logging.WARNING, text, (count,), None, facts))
 
@@ -126,7 +127,8 @@ class Scribe:
                     gevent.sleep(0)
         finally:  # a handler that raises ends this greenlet, which gevent reports; the rest is for the next
             self._writing = False
-            self._own_up()
+            if not self._lines:
+                self._own_up()
             if self._lines:
                 gevent.spawn(self._run)
             else:

@@ -121,6 +121,26 @@ class Outbox:
         if not self._armed:
             self._arm()
 
+    def at_once(self, frame: bytes) -> bool:
+        """Write the frame `frame`, of one TLS record at most, now; if anything waits, do nothing: False.
+
+        :raises OSError: if the connection is broken.
+        """
+        if self._armed or self._sending:
+            return False
+        self._sending = frame  # if it is refused, the loop writes it once the peer reads
+        self._sent = 0
+        count = self._sock.send(frame)
+        self.frames_sent += 1
+        self.bytes_sent += count
+        if count == len(frame):
+            self._sending = b""
+        else:
+            self._sent = count
+            self._refused = not count
+            self._await_writable()
+        return True
+
     def last(self, frame: bytes) -> None:
         """Have `frame` written behind everything else."""
         self._lanes.last(frame)

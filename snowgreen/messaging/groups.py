@@ -10,6 +10,7 @@ from ..errors import PayloadTooLarge
 from ..protocol import mail
 from ..protocol.frames import BadFrame, Capability, FrameTag
 from ..protocol.groups import MAX_BROADCAST, Membership
+from ..protocol.wire import pack
 from .flows import Uncredited
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Links that a broadcast is put on before others have a turn.
 _AT_A_TIME = 500
+#: Bytes of a payload that fits one TLS record with its head, whatever the topic.
+_AT_ONCE = 15 * 1024
 _NEEDED = Capability.MESSAGES | Capability.GROUPS
 
 
@@ -73,13 +76,19 @@ class Groups:
             self._deliver(self._board.local, self._board.name, topic, codec, payload)
             queued.append(self._board.name)
         head, key = mail.broadcast_head(topic, codec), ("topic", topic)
-        for number, session in enumerate(self._membership.members(topic), 1):
+        members = self._membership.members(topic)
+        # More links than have a turn at once: nothing could gather on any of them.
+        frame = pack(head + payload) if len(members) > _AT_A_TIME and len(payload) <= _AT_ONCE else b""
+        for number, session in enumerate(members, 1):
             if session.ending is not None or self._board.of(session).blocked(key, len(payload)):
                 dropped.append(session.peer)
                 reason = "it does not read" if session.ending is None else "its link has ended"
                 self._board.dropped(session.peer, topic, 1, reason, sent=True)
             else:
-                session.post_message(key, head, payload)
+                if frame:
+                    session.post_at_once(key, head, payload, frame)
+                else:
+                    session.post_message(key, head, payload)
                 queued.append(session.peer)
             if number % _AT_A_TIME == 0:
                 gevent.sleep(0)
