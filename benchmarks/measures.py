@@ -290,6 +290,8 @@ def storm(run: Run) -> None:
 
     def once(pair: Pair, dialers: Process) -> Figures:
         quiet = [pings(pair) for _ in range(5)]
+        with contextlib.suppress(Unsupported):
+            dialers.order("storm")
         dialers.begin("link", address=pair.address, count=count, at_once=100)
         time.sleep(BREWING)
         stormy = []

@@ -2,6 +2,7 @@
 
 import logging
 
+from . import patching
 from ._version import __version__
 from .certificates import TLSConfig
 from .config import Config, Limits
@@ -65,6 +66,9 @@ from .protocol.messages import RejectCode
 
 # A library stays silent until its user sets logging up.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# Half a monkey-patch is told of here, and again at a node's start, for what has changed in between.
+patching.check()
 
 __all__ = [
     "AuthenticationError",

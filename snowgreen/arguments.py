@@ -12,7 +12,12 @@ from . import certificates
 from .certificates import TLSConfig
 from .cookie import Cookie, wrapped
 from .errors import ConfigurationError, InvalidName
-from .names import ANY_PEER, Address, NodeName, is_loopback, parse_address, parse_name
+from .names import ANY_PEER, Address, NodeName, is_loopback, parse_address, parse_name, printable
+
+#: The environment variable that ``{worker}`` in a node's name stands for.
+WORKER_VARIABLE = "SNOWGREEN_WORKER"
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_WORKER = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 
 
 def target(peer: str, *, argument: str = "peer") -> NodeName | Address:
@@ -54,8 +59,53 @@ def default_name(entropy: Callable[[int], bytes]) -> str:
     return f"{program}-{entropy(3).hex()}@127.0.0.1:0"
 
 
+def template(name: object) -> str | None:
+    """`name`, if it has placeholders, which every start fills in anew."""
+    return name if isinstance(name, str) and _PLACEHOLDER.search(name) else None
+
+
+def filled(name: str, *, draft: bool = False) -> str:
+    """`name` with its placeholders filled in, as is true of this process.
+
+    :param draft: whether it is looked at only for its form, so that a worker's number need not be known yet.
+    :raises InvalidName: if a placeholder is unknown, or what it stands for.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        match found[1]:
+            case "pid":
+                return str(os.getpid())
+            case "host":
+                short = os.uname().nodename.partition(".")[0]
+                return re.sub(r"[^A-Za-z0-9_-]", "-", short).strip("_-") or "localhost"
+            case "worker":
+                return "1" if draft else _worker(name)
+        raise InvalidName(
+            "name",
+            f"'{printable(name)}' has the placeholder {{{printable(found[1])}}}, which is none: there are "
+            "{pid}, {worker} and {host}",
+        )
+
+    return _PLACEHOLDER.sub(value, name)
+
+
+def _worker(name: str) -> str:
+    number = os.environ.get(WORKER_VARIABLE, "")
+    if _WORKER.match(number):
+        return number
+    state = f"is '{printable(number)}', which no name can hold" if number else "is not set"
+    raise InvalidName(
+        "name",
+        f"'{printable(name)}' has the number of this worker in it, and the environment variable "
+        f"{WORKER_VARIABLE} {state}: snowgreen.gunicorn sets it (gunicorn -c python:snowgreen.gunicorn), and "
+        "under another server it is yours to set; {pid} is always known",
+    )
+
+
 def requested_name(name: str | None, tls_config: object, entropy: Callable[[int], bytes]) -> NodeName:
     """The name that was given, that the certificate holds, or the default."""
+    if template(name) is not None:
+        return parse_name(filled(str(name), draft=True))
     if name is not None:
         return parse_name(name)
     if isinstance(tls_config, TLSConfig):

@@ -172,6 +172,7 @@ class PeerListRefused:
         return f"{what} in the peer list of {self.peer} refused: {self.problem}"
 
 
+#: Any of these: what :meth:`snowgreen.Node.subscribe` gives.
 Event: TypeAlias = (
     NodeUp
     | NodeDown

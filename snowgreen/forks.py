@@ -23,6 +23,12 @@ class Forkable(Protocol):
     def let_go(self) -> None:
         """Drop everything that belongs to the parent, without a word on any connection."""
 
+    def start(self) -> object:
+        """As :meth:`snowgreen.Node.start`."""
+
+    def stop(self, timeout: float = ...) -> None:
+        """As :meth:`snowgreen.Node.stop`."""
+
 
 _alive: WeakSet[Forkable] = WeakSet()
 _unsettled = False
@@ -31,6 +37,11 @@ _unsettled = False
 def watch(node: Forkable) -> None:
     """From now on `node` lets go in every child of this process."""
     _alive.add(node)
+
+
+def nodes() -> list[Forkable]:
+    """The nodes of this process, started or not, as far as anybody still has them."""
+    return list(_alive)
 
 
 def settle() -> None:

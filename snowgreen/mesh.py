@@ -129,7 +129,7 @@ class Mesher:
         self._refusals.pop(session.peer, None)
         self._pairs -= len(self._reported.pop(session.peer, ()))
         self._mesh.down(session.peer, self._now(), lost=session.farewell is None)
-        self._wake()
+        self.wake()
 
     def _tell(self, session: Session, others: Iterable[Session]) -> None:
         """Tell the peer of `session` that this node is linked with `others`."""
@@ -161,7 +161,7 @@ class Mesher:
         if heard.refused:
             self._complain(session.peer, heard)
         if heard.new:
-            self._wake()
+            self.wake()
 
     def _note(self, peer: str, names: Iterable[str]) -> None:
         known = self._reported.get(peer, frozenset())
@@ -183,7 +183,8 @@ class Mesher:
         say(log, logging.WARNING, "%s: %s", self._endpoint.name, event)
         self._endpoint.bus.publish(event)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look who is due. Never waits."""
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
         self._changed.set()

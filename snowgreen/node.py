@@ -10,7 +10,7 @@ from types import MappingProxyType, TracebackType
 
 from gevent.lock import RLock
 
-from . import arguments, forks
+from . import arguments, forks, patching
 from .allowing import AllowList
 from .certificates import TLSConfig
 from .config import Config, check_timeout
@@ -42,7 +42,9 @@ class Node(Rotation, Messaging):
     """This process, or a part of it, as a named node.
 
     :param name: ``name@host`` or ``name@host:port``. Port 0 takes a free one, and :attr:`name` then
-        carries it. Default: ``<program>-<6 hex digits>@127.0.0.1:0``.
+        carries it. ``{pid}``, ``{worker}`` and ``{host}`` in it are filled in at each start, also in a forked
+        child: with the process id, with ``SNOWGREEN_WORKER``, which :mod:`snowgreen.gunicorn` sets, and with
+        the machine's short name. Default: ``<program>-<6 hex digits>@127.0.0.1:0``.
     :param cookie: the shared secret, str or bytes, at least 16 characters. Default: the environment
         variable ``SNOWGREEN_COOKIE``, else the file ``cookie`` in the user's config directory, made
         with 256 random bits on first use.
@@ -116,6 +118,7 @@ class Node(Rotation, Messaging):
         self._runtime = runtime or Runtime()
         self._requested = arguments.requested_name(name, tls, self._runtime.entropy)
         self._named_by_us = name is None and tls is None
+        self._template, self._listen_at = arguments.template(name), listen
         self._bind = arguments.bind_address(self._requested, listen)
         if self._bind is not None and self._requested.port == 0:
             self._requested.with_port(65535)  # refused now, rather than when the port is known
@@ -145,6 +148,7 @@ class Node(Rotation, Messaging):
         :returns: the node itself.
         :raises ConfigurationError: if the address cannot be bound, or the files of ``tls`` cannot be used.
         :raises CookieError: if no usable cookie is found.
+        :raises InvalidName: if ``{worker}`` is in the name, and it is not known which one this is.
         """
         with self._turn:
             if self._endpoint is None:
@@ -153,6 +157,10 @@ class Node(Rotation, Messaging):
 
     def _begin(self) -> None:
         forks.settle()
+        patching.check()
+        if self._template is not None:  # this may be another process than the one that made the node
+            self._requested = parse_name(arguments.filled(self._template))
+            self._bind = arguments.bind_address(self._requested, self._listen_at)
         self._keychain.open()
         name, listener, watch = self._requested, None, None
         if self._tls is not None:
@@ -188,7 +196,8 @@ class Node(Rotation, Messaging):
             self._keeper.keep(target)
         self._forked = False
         where = f"on {listener.bound}" if listener is not None else "dial-only"
-        say(log, logging.INFO, "%s has started, %s", name, where)
+        facts = {"kind": "started", "node": name.text, "address": self.address}
+        say(log, logging.INFO, "%s has started, %s", name, where, facts=facts)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End this life of the node: accept and dial no more, say goodbye to the peers, and close.
@@ -220,7 +229,8 @@ class Node(Rotation, Messaging):
                 for session in list(endpoint.table.sessions.values()):
                     session.close(STOPPED)
                 endpoint.bus.close()
-            say(log, logging.INFO, "%s has stopped", endpoint.name)
+            facts = {"kind": "stopped", "node": endpoint.name.text}
+            say(log, logging.INFO, "%s has stopped", endpoint.name, facts=facts)
 
     def let_go(self) -> None:
         """In a child of a fork, called before anything else: what is open belongs to the parent.
@@ -268,7 +278,8 @@ class Node(Rotation, Messaging):
         :raises InvalidName: `peer` is neither.
         :raises Unreachable: no TCP connection came about.
         :raises LinkTimeout: `timeout`, or a deadline of the handshake, passed.
-        :raises NotTLSError, TLSError: what answers does not speak TLS, or not as a node does.
+        :raises NotTLSError: what answers does not speak TLS.
+        :raises TLSError: it does, but not as a node does.
         :raises CertificateError: with ``tls`` on either side, a certificate is missing, or for another name.
         :raises AuthenticationError: the two nodes have different cookies; both say so.
         :raises PolicyError: the two sides allow no common form of handshake, or ``allow`` has not that name.
@@ -330,9 +341,12 @@ class Node(Rotation, Messaging):
         return tuple(self._peers)
 
     @property
-    def kept_linked(self) -> int:
-        """How many of the kept peers are linked now."""
-        return 0 if self._keeper is None else self._keeper.linked
+    def keeping(self) -> tuple[int, int]:
+        """How many peers it keeps a link with, itself not counted, and with how many there is one now.
+
+        Neither while it is not started.
+        """
+        return (0, 0) if self._keeper is None else (len(self._keeper.peers), self._keeper.linked)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -361,13 +375,20 @@ class Node(Rotation, Messaging):
 
     @property
     def name(self) -> str:
-        """The node's name; once started, with the port it got."""
-        return (self._requested if self._endpoint is None else self._endpoint.name).text
+        """The node's name; once started, with the port it got, and with its placeholders filled in."""
+        if self._endpoint is None:
+            return self._template or self._requested.text
+        return self._endpoint.name.text
 
     @property
     def incarnation(self) -> int | None:
         """This life of the node (u64), None while it is not started."""
         return None if self._endpoint is None else self._endpoint.identity.incarnation
+
+    @property
+    def started_at(self) -> float | None:
+        """When this life began, in seconds since the epoch; None while it is not started."""
+        return None if self._endpoint is None else self._endpoint.started_at
 
     @property
     def address(self) -> str | None:

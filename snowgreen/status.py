@@ -13,35 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ._version import __version__
-from .events import (
-    CertificateProblem,
-    ConnectionsRefused,
-    Event,
-    EventsDropped,
-    HandshakeFailed,
-    LoopStalled,
-    MessagesDropped,
-    NodeDown,
-    NodeUp,
-    PeerListRefused,
-)
+from .events import Event, HandshakeFailed, NodeDown, NodeUp
 from .link.journal import cause
+from .link.logs import KINDS
 
 if TYPE_CHECKING:
     from .link.session import Session
     from .node import Node
-
-_WORDS: dict[type, str] = {
-    NodeUp: "up",
-    NodeDown: "down",
-    HandshakeFailed: "handshake_failed",
-    ConnectionsRefused: "connections_refused",
-    LoopStalled: "loop_stalled",
-    CertificateProblem: "certificate_problem",
-    MessagesDropped: "messages_dropped",
-    PeerListRefused: "peer_list_refused",
-    EventsDropped: "events_dropped",
-}
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -96,6 +74,8 @@ class LinkStatus(msgspec.Struct, frozen=True):
     waiting: int
     #: ``"up"``, ``"waiting"`` for the peer to read, or ``"parting"``.
     state: str
+    #: Tells this link from every other one in this life of the node.
+    serial: int
 
 
 class FailureStatus(msgspec.Struct, frozen=True):
@@ -137,7 +117,7 @@ def node_status(node: Node) -> NodeStatus:
     return NodeStatus(
         name=node.name,
         incarnation=None if incarnation is None else str(incarnation),
-        started_at=None if incarnation is None else (incarnation >> 16) / 1000,
+        started_at=node.started_at,
         address=node.address,
         pid=os.getpid(),
         version=__version__,
@@ -167,12 +147,22 @@ def link_status(session: Session) -> LinkStatus:
         frames_sent=session.frames_sent,
         waiting=session.bytes_waiting,
         state=session.state,
+        serial=session.serial,
     )
 
 
 def links(node: Node) -> list[LinkStatus]:
     """The live links of `node`, by peer name."""
     return [link_status(session) for _, session in sorted(node.sessions.items())]
+
+
+def missing(node: Node) -> list[str]:
+    """The names of the kept peers with which there is no link, in the order in which they were given.
+
+    A peer that was given as ``host:port`` is not among them: it has no name before it has answered.
+    """
+    sessions = node.sessions
+    return [peer for peer in node.kept if "@" in peer and peer not in sessions and peer != node.name]
 
 
 def failures(node: Node) -> list[FailureStatus]:
@@ -198,7 +188,7 @@ def event_status(event: Event) -> EventStatus:
         peer, why = event.claimed, cause(event.error)
     fine = isinstance(event, NodeUp) or (isinstance(event, NodeDown) and not event.lost)
     return EventStatus(
-        kind=_WORDS[type(event)],
+        kind=KINDS[type(event)],
         at=getattr(event, "at", None),
         peer=peer,
         bad=not fine,

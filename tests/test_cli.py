@@ -104,6 +104,8 @@ class CommandLine:
             **{key: value for key, value in os.environ.items() if key != VARIABLE},
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / ".config"),
+            "XDG_RUNTIME_DIR": str(home),
+            "TMPDIR": str(home),
             MARKER: uuid.uuid4().hex,
         }
         self.started = []

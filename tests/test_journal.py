@@ -14,7 +14,7 @@ from snowgreen.events import (
     NodeDown,
     NodeUp,
 )
-from snowgreen.link.journal import KINDS, RECENT, Histogram, Journal, cause
+from snowgreen.link.journal import CAUSES, KINDS, RECENT, Histogram, Journal, cause, host_of
 from tests.conftest import MakeNode
 from tests.waiting import until
 
@@ -105,6 +105,30 @@ def test_a_value_is_counted_at_the_first_bound_that_it_does_not_exceed():
 def test_a_cause_is_a_word(error: errors.LinkError, word: str):
     """The kind of an error, as labels and tables have it."""
     assert cause(error) == word
+
+
+def test_the_causes_are_those_of_all_errors_of_a_link():
+    """Whoever counts by cause knows all of them beforehand."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    linking = [kind for kind in kinds if issubclass(kind, errors.LinkError) and kind is not errors.LinkError]
+    assert set(CAUSES) == {cause(kind.__new__(kind)) for kind in linking}
+    assert len(CAUSES) == len(linking) == 11
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [("1.2.3.4:5", "1.2.3.4"), ("[::1]:5", "[::1]"), ("h.example:5", "h.example"), ("x", "x")],
+)
+def test_the_host_of_an_address(address: str, host: str):
+    """What is cut off is the port."""
+    assert host_of(address) == host
+
+
+def test_a_total_that_was_shown_does_not_go_down():
+    """Each total for itself: what was shown once is the least that is shown from then on."""
+    journal = Journal()
+    assert [journal.risen("a", total) for total in (-3, 5, 4, 6)] == [0, 5, 5, 6]
+    assert journal.risen("b", 1) == 1
 
 
 def test_a_node_counts_what_its_links_do(make_node: MakeNode):

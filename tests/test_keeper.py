@@ -128,6 +128,22 @@ def test_leaving_stays_left(make_node: MakeNode) -> None:
     until(lambda: b.sessions, "b has it again")
 
 
+def test_how_many_are_kept_and_how_many_of_them_are_linked(make_node: MakeNode) -> None:
+    """Also one that was given by its address; this node itself is none, and nobody is without a start."""
+    a, b = make_node(), make_node()
+    node = make_node("own@127.0.0.1:0", peers=[a.name, str(b.address), "nobody@127.0.0.1:1"], start=False)
+    assert node.keeping == (0, 0)
+    node.start()
+    node.keep(node.name)
+    until(lambda: node.keeping == (3, 2), "both are linked", detail=lambda: node.keeping)
+    a.stop()
+    until(lambda: node.keeping == (3, 1), "one is gone", detail=lambda: node.keeping)
+    node.leave(b.name)
+    assert node.keeping == (2, 0)
+    node.stop()
+    assert node.keeping == (0, 0)
+
+
 def test_leaving_a_stranger_is_harmless(make_node: MakeNode) -> None:
     """A peer that was never linked can be left, before and after the start; a text that is no name is refused."""
     a = make_node(start=False)

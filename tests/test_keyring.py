@@ -22,6 +22,7 @@ from snowgreen.link import keyring as shell
 from snowgreen.link.keyring import Keychain, link_keys
 from snowgreen.protocol.keyring import MAX_ACCEPTED, Keyring
 from snowgreen.protocol.keys import LinkKeys, prehash
+from tests.waiting import until
 
 #: Keys without the cost of scrypt: any 32 bytes are a master key.
 K = [LinkKeys(bytes([number]) * 32) for number in range(6)]
@@ -307,6 +308,7 @@ def test_a_change_is_logged_by_fingerprints(caplog: pytest.LogCaptureFixture) ->
     chain.rotate(wrap(new), keep=True)
     chain.forget(None)
     primary, accepted = (link_keys(wrap(value)).fingerprint for value in (new, old))
+    until(lambda: len(caplog.messages) == 2, "both are written")
     assert caplog.messages == [
         f"the primary cookie is {primary}; also accepted: {accepted}",
         f"the primary cookie is {primary}; also accepted: none",

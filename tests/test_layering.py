@@ -53,6 +53,7 @@ def floor(module: str) -> int:
         "allowing": 4,
         "arguments": 4,
         "forks": 4,
+        "patching": 4,
         "node": 4,
         "__main__": 7,
     }.get(room[0], 6)

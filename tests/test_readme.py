@@ -79,34 +79,6 @@ def test_the_table_of_arguments_is_true() -> None:
         assert eval(text, names).started is False
 
 
-def test_the_how_to_of_rotation(env: dict[str, str]) -> None:
-    """The code of docs/rotation.md prints what its comments promise."""
-    page = (ROOT / "docs" / "rotation.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    run = subprocess.run(
-        [sys.executable, "-c", block], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    shown = re.findall(r"^print\(.*\)\s+# (.*)$", block, re.MULTILINE)
-    assert len(shown) == 3
-    assert run.stdout.splitlines() == shown
-
-
-def test_the_page_about_messages(env: dict[str, str]) -> None:
-    """The code of docs/messages.md, as one program, prints what its comments promise."""
-    page = (ROOT / "docs" / "messages.md").read_text()
-    code = "".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (run.returncode, run.stderr) == (0, "")
-    shown = [
-        shown or alone for shown, alone in re.findall(r"^ *print\(.*\) +# (.*)$|^# (.*)$", code, re.MULTILINE)
-    ]
-    assert len(shown) == 15
-    assert run.stdout.splitlines() == shown
-
-
 def test_the_block_about_messages(env: dict[str, str]) -> None:
     """The block of the README that sends and calls prints what its comments promise."""
     run = subprocess.run(
@@ -131,7 +103,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     """Every relative link in the README, CONTRIBUTING and docs is a file that exists."""
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 

@@ -28,6 +28,7 @@ def test_a_linked_node_shows_itself_and_its_link(make_node: MakeNode):
     assert (link.peer, link.form, link.initiated, link.rtt) == (server.name, "bound", True, rtt)
     assert (link.incarnation, link.address, link.state) == (str(server.incarnation), server.address, "up")
     assert (link.frames_sent, link.frames_received, link.waiting) == (1, 1, 0)
+    assert link.serial == session.serial
     newest = status.events(client)[0]
     assert (newest.kind, newest.peer, newest.bad) == ("up", server.name, False)
 
@@ -67,9 +68,20 @@ def test_peers_tell_of_each_other(make_node: MakeNode):
     assert one.name not in status.mesh(three)
 
 
+def test_kept_peers_without_a_link_are_missing(make_node: MakeNode):
+    """Of the peers that are kept by name, those that are not linked are told, and the node itself is not."""
+    server = make_node()
+    nobody = "nobody@127.0.0.1:1"
+    client = make_node("self@127.0.0.1:0", peers=[nobody, server.name, "127.0.0.1:1"], listen=False)
+    until(lambda: server.name in client.sessions, "the link is up")
+    assert status.missing(client) == [nobody]
+    client.keep(client.name)
+    assert status.missing(client) == [nobody]
+
+
 def test_every_event_has_a_word():
     """No event of a node is without a kind."""
-    assert set(status._WORDS) == set(typing.get_args(all_events.Event))
+    assert set(status.KINDS) == set(typing.get_args(all_events.Event))
 
 
 def test_all_of_it_can_be_written_as_json(make_node: MakeNode):

@@ -16,7 +16,7 @@ import click
 
 from .._version import __version__
 from ..errors import SnowgreenError
-from . import certs, cookie, demo, link, start
+from . import certs, completion, cookie, demo, doctor, events, link, links, running, start, top
 from .errors import Failure, explained
 from .signals import Interrupted
 
@@ -47,7 +47,21 @@ def group(ctx: click.Context) -> None:
         ctx.color = False
 
 
-for _command in (start.start, link.connect, link.ping, cookie.cookie, certs.certs, demo.demo, demo.demo_node):
+for _command in (
+    start.start,
+    link.connect,
+    link.ping,
+    doctor.doctor,
+    running.nodes,
+    links.links,
+    events.events,
+    top.top,
+    completion.completion,
+    cookie.cookie,
+    certs.certs,
+    demo.demo,
+    demo.demo_node,
+):
     group.add_command(_command)
 
 

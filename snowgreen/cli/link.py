@@ -24,11 +24,12 @@ from .options import (
     seconds_option,
     tls_options,
 )
+from .running import complete_node
 from .signals import Interrupted, interruptible
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_node)
 @seconds_option("--timeout", default=10.0, about="How long to try.")
 @click.option("--stay", is_flag=True, help="Keep the link, and print events, until interrupted.")
 @cookie_file_option
@@ -62,7 +63,7 @@ def connect(name: str, timeout: float, stay: bool, cookie_file: Path | None, tls
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_node)
 @click.option(
     "-c", "count", type=click.IntRange(min=0), default=5, show_default=True, help="How many; 0: no end."
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import click
@@ -10,9 +11,11 @@ import click
 from .. import arguments
 from ..certificates import TLSConfig
 from ..config import Config
+from ..control import Control
 from ..errors import ConfigurationError, SnowgreenError
 from ..names import Address, NodeName, is_loopback, parse_name
 from ..node import Node
+from .dashboard import Dashboard, dashboard_options
 from .options import (
     clock,
     cookie_file_option,
@@ -41,6 +44,12 @@ _LONGEST_PATIENCE = Config().heartbeat_timeout
     multiple=True,
     help="Keep a link with PEER: dial it, and again whenever the link is lost; may be repeated.",
 )
+@click.option(
+    "--no-control",
+    is_flag=True,
+    help="Open no control socket: `snowgreen top`, links and events then do not find this node.",
+)
+@dashboard_options
 @seconds_option(
     "--heartbeat",
     about="Ping a peer that was silent for so long, and count it as dead if it stays silent for as long "
@@ -53,6 +62,8 @@ def start(
     cookie_file: Path | None,
     tls: TLSConfig | None,
     peers: tuple[str, ...],
+    no_control: bool,
+    dashboard: Dashboard | None,
     heartbeat: float | None,
 ) -> None:
     """Run a node until SIGINT or SIGTERM, and print what happens to its links.
@@ -83,7 +94,10 @@ def start(
         except OSError:  # nobody reads: it was not our operator who sent SIGHUP, but the terminal, as it went
             stop(signal.SIGHUP)
 
-    with node, on_signal(stop), on_hangup(reread):
+    page = nullcontext() if dashboard is None else dashboard.of(node)
+    with ExitStack() as ends, page, node, on_signal(stop), on_hangup(reread):
+        if not no_control:
+            ends.callback(_open_control(node).stop)
         fact("name", node.name)
         fact("listens on", node.address or "nothing: it only dials")
         fact("cookie from", cookie.source)
@@ -95,6 +109,16 @@ def start(
         for event in events:
             print_event(event)
     click.echo(f"{clock()}  stopped" + "".join(f" by {number.name}" for number in stopped_by))
+
+
+def _open_control(node: Node) -> Control:
+    """The node's control socket: open, unless something is in the way, which is no reason not to run."""
+    control = Control(node)
+    try:
+        return control.start()
+    except ConfigurationError as error:
+        click.echo(f"warning: {error}; `snowgreen top`, links and events do not find this node", err=True)
+        return control
 
 
 def _config(heartbeat: float | None) -> Config:

@@ -105,7 +105,13 @@ class CredentialWatch:
     def _take_over(self, state: _State) -> None:
         self._credentials = self._load()
         self._in_force, self._refused = state, None
-        log.info("new certificate of %s in force, until %s", self._name, self._credentials.expires)
+        say(
+            log,
+            logging.INFO,
+            "new certificate of %s in force, until %s",
+            self._name,
+            self._credentials.expires,
+        )
 
     def _tell(self, error: ConfigurationError) -> None:
         event = CertificateProblem(str(error), self._runtime.wall())

@@ -89,6 +89,8 @@ class Endpoint:
             remembered=config.limits.remembered_peers,
             commit_timeout=config.commit_timeout,
         )
+        #: When this life began, in seconds since the epoch.
+        self.started_at = runtime.wall()
         #: Set when this life ends: from then on nothing is registered.
         self.stopped = False
         #: Told of every session as it is registered, and as it ends. They must not wait.

@@ -74,7 +74,9 @@ class Heart:
             late = time.monotonic() - due
             if late > STALL:
                 for endpoint in list(self._endpoints.values()):
-                    endpoint.bus.publish(LoopStalled(late, endpoint.runtime.wall()))
+                    event = LoopStalled(late, endpoint.runtime.wall())
+                    say(log, logging.WARNING, "%s: %s", endpoint.name, event)
+                    endpoint.bus.publish(event)
             sweep(list(self._endpoints.values()), late=late)
 
 

@@ -20,6 +20,7 @@ from ..names import Address, NodeName
 from ..protocol.admission import source_of
 from ..protocol.backoff import delay
 from ..protocol.messages import RejectCode
+from .runtime import say
 
 if TYPE_CHECKING:
     from .dialer import Dialer
@@ -167,7 +168,7 @@ class Keeper:
         try:
             session = self._dialer.connect(kept.target, _PATIENCE)
         except SelfLinkError:
-            log.info("%s leads to this node itself and is not kept", kept.target)
+            say(log, logging.INFO, "%s leads to this node itself and is not kept", kept.target)
             self.leave(str(kept.target))
         except NodeStateError:
             return

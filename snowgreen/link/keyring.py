@@ -15,6 +15,7 @@ from ..cookie import Cookie
 from ..errors import ConfigurationError, CookieError
 from ..protocol.keyring import Keyring
 from ..protocol.keys import LinkKeys, prehash
+from .runtime import say
 
 log = logging.getLogger("snowgreen.keyring")
 
@@ -139,4 +140,10 @@ class Keychain:
             return
         self.ring = ring
         primary, *accepted = ring.fingerprints
-        log.info("the primary cookie is %s; also accepted: %s", primary, ", ".join(accepted) or "none")
+        say(
+            log,
+            logging.INFO,
+            "the primary cookie is %s; also accepted: %s",
+            primary,
+            ", ".join(accepted) or "none",
+        )

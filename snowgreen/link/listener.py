@@ -195,7 +195,7 @@ class Listener(StreamServer):
             return
         event = ConnectionsRefused(self._refused, address, reason, endpoint.runtime.wall())
         self._told_at, self._refused = endpoint.runtime.monotonic(), 0
-        say(log, logging.WARNING, "%s", event)
+        say(log, logging.WARNING, "%s: %s", endpoint.name, event)
         endpoint.bus.publish(event)
 
 

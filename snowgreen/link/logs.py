@@ -47,8 +47,8 @@ KINDS: dict[type[Event], str] = {
     EventsDropped: "events_dropped",
 }
 
-#: Lines that may wait: so many links can end in one turn of the loop. They take about 10 MB. Once there are so
-#: many, new ones are lost until half of them are written.
+#: Lines that may wait, as so many links can end in one turn of the loop; they take about 7 MB. Once there are
+#: so many, new ones are lost until half of them are written.
 WAITING = 10_000
 #: Lines written before the loop gets a turn.
 _TURN = 32

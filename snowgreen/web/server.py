@@ -1,0 +1,116 @@
+"""The dashboard on a port of its own, for a node that is part of no web application."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import socket
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from ..errors import ConfigurationError
+from ..names import Address, is_loopback, parse_address
+from .app import dashboard
+
+if TYPE_CHECKING:
+    from ..node import Node
+
+log = logging.getLogger("snowgreen.web")
+
+DEFAULT_PORT = 9180
+#: Connections at once; more wait to be accepted.
+_CONNECTIONS = 128
+#: Seconds for a request to come, and for a write to be taken.
+_REQUEST_SECONDS = 10.0
+_IDLE_SECONDS = 30.0
+
+
+def check_address(address: str, *, protected: bool, argument: str = "address") -> Address:
+    """`address` as one that a dashboard may be bound to.
+
+    :param protected: whether the dashboard has a token.
+    :raises ConfigurationError: if it is no address, or lies beyond loopback without a token.
+    """
+    parsed = parse_address(address, argument=argument, default_port=DEFAULT_PORT)
+    if not protected and not is_loopback(parsed.host):
+        raise ConfigurationError(
+            argument,
+            f"{parsed.host} may be reached from outside, and whoever reaches it would see names, addresses "
+            f"and events: add a token, or bind to 127.0.0.1:{parsed.port}",
+        )
+    return parsed
+
+
+def serve(node: Node, address: str = "127.0.0.1:9180", *, token: str | None = None) -> WSGIServer:
+    """Serve the dashboard of `node` at `address` until ``stop()`` of what is returned is called.
+
+    It is plain HTTP: beyond loopback, put a proxy with TLS before it, or a tunnel.
+
+    :param address: ``host:port`` or ``host`` (then port 9180); port 0 takes a free one, which
+        ``server_port`` of what is returned then tells.
+    :param token: as of :func:`~snowgreen.web.dashboard`; needed for any address but a loopback one.
+    :returns: the started server.
+    :raises ConfigurationError: naming the argument that cannot be used, also where the address is taken.
+    """
+    application = dashboard(node, token=token)
+    protected = token is not None
+    del token
+    where = check_address(address, protected=protected)
+    try:
+        listening = _bound(where)
+    except OSError as error:
+        problem = f"{where} cannot be bound: {error.strerror or error}"
+        raise ConfigurationError("address", problem) from error
+    places = Pool(_CONNECTIONS)
+    server = WSGIServer(listening, application, log=None, error_log=log, handler_class=_Handler, spawn=places)
+    server.start()
+    return server
+
+
+def _bound(where: Address) -> socket.socket:
+    """A socket that listens there. Made here, as the server leaves one that cannot be bound to the collector.
+
+    :raises OSError: if there is no such address, or another process has it.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_CONNECTIONS)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+class _Handler(WSGIHandler):
+    """A connection whose other end has only so long for everything, and whose loss is no news."""
+
+    def __init__(self, sock: Any, address: Any, server: WSGIServer) -> None:
+        sock.settimeout(_IDLE_SECONDS)
+        super().__init__(sock, address, server)
+
+    def read_request(self, raw_requestline: str) -> Any:
+        with gevent.Timeout(_REQUEST_SECONDS, TimeoutError("the request did not come")):
+            return super().read_request(raw_requestline)
+
+    def handle_error(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and issubclass(kind, OSError):  # the browser has gone, or does not read
+            self.close_connection = True
+        else:
+            super().handle_error(kind, value, trace)
+
+    def _handle_client_error(self, error: BaseException) -> Any:
+        if isinstance(error, OSError):
+            self.close_connection = True
+            return None
+        return super()._handle_client_error(error)  # type: ignore[misc]  # gevent's types lack it
