@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from typing import Final
 
 import gevent
@@ -23,7 +24,7 @@ from snowgreen.protocol import mail
 from snowgreen.protocol.lanes import FRAGMENT
 from snowgreen.protocol.wire import pack
 
-from .common import PATIENCE, Answer, Count, Hello, Stopwatch, main, python, round_trips
+from .common import PATIENCE, Answer, Count, Hello, Stopwatch, main, python, round_trips, trips_answer
 
 HELLO: Final = Hello(
     "snowgreen", f"{__version__}, {python('gevent')}", True, "messages to a mailbox", ("values", "frames")
@@ -168,10 +169,28 @@ class Client:
             node.join(TOPIC)
         return {}
 
-    def storm(self) -> Answer:
-        """Dial without regard for links of one's own from now on, as a crowd of processes would."""
-        spare_nobody()
-        return {}
+    def storm(self, address: str, count: int) -> Answer:
+        """Make links all at once, as a crowd of processes would, and end them again."""
+        spare_nobody()  # of these nodes none is to wait for another
+        nodes = [make(f"storm-{os.getpid()}-{number}", listen=False) for number in range(count)]
+        watch = Stopwatch()
+        dials = [gevent.spawn(node.connect, address, timeout=30) for node in nodes]
+        gevent.joinall(dials)
+        answer = watch.as_answer(made=sum(dial.successful() for dial in dials))
+        for node in nodes:
+            node.stop()
+        return answer
+
+    def beat(self, seconds: float) -> Answer:
+        """Ping each millisecond, whether or not the ones before are answered."""
+        session = self._nodes[0].sessions[self._address]
+        trips: list[float] = []
+        pings, began = Pool(), time.perf_counter()
+        while (gone := time.perf_counter() - began) < seconds:
+            pings.spawn(lambda: trips.append(session.ping(PATIENCE)))
+            gevent.sleep(0.001 - gone % 0.001)
+        pings.join(raise_error=True)
+        return trips_answer(trips)
 
     def rtt(self, rounds: int) -> Answer:
         """Ping."""
