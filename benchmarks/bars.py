@@ -56,6 +56,7 @@ class Bar:
 _SNOWGREEN, _FRAMES, _ERLANG = "snowgreen", "snowgreen frames", "erlang"
 _ACCEPT = "server CPU per accepted link, µs"
 _RSS = "RSS per link at {}, bytes"
+_CLIMB = "server CPU per link up to {}, µs"
 _RTT = "RTT p50, µs"
 _BROADCAST = "broadcast of 256 B to 5,000 links, ms"
 
@@ -77,13 +78,14 @@ BARS: Final = (
         at_most=1.2,
     ),
     Bar(
-        "idle CPU at 10,000 links, % of a core",
-        ("idle CPU at 10,000 links, % of a core", _SNOWGREEN),
-        at_most=0.1,
+        "server CPU per link from 10,000 to 15,000 ÷ up to 500",
+        (_CLIMB.format("15,000"), _SNOWGREEN),
+        (_CLIMB.format("500"), _SNOWGREEN),
+        at_most=1.2,
     ),
     Bar(
-        "the same over a minute, heartbeats and all",
-        ("idle CPU over a minute at 10,000 links, % of a core", _SNOWGREEN),
+        "idle CPU at 10,000 links, % of a core",
+        ("idle CPU at 10,000 links, % of a core", _SNOWGREEN),
         at_most=0.1,
     ),
     _against("frames of 64 B/s ÷ Erlang's messages", "64 B: messages/s", _ERLANG, _FRAMES, at_least=3),

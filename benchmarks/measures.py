@@ -24,9 +24,9 @@ IDLE_AT: Final = 10_000
 WARM: Final = 20
 #: Descriptors left free in each process, for what it opens beside its links.
 SPARE: Final = 100
-#: Seconds that a peer may take to make links; snowgreen, whose bars are higher, may take longer.
-CLIMB: Final = {"snowgreen": 180.0}
-CLIMB_OTHERS: Final = 40.0
+#: Seconds that a peer may take to make links; those that bars are about may take longer.
+CLIMB: Final = {"snowgreen": 180.0, "erlang": 40.0}
+CLIMB_OTHERS: Final = 12.0
 #: Links that get a broadcast, and its bytes.
 CROWD: Final = 5000
 BROADCAST: Final = 256
