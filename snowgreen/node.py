@@ -376,9 +376,7 @@ class Node(Rotation, Messaging):
     @property
     def name(self) -> str:
         """The node's name; once started, with the port it got, and with its placeholders filled in."""
-        if self._endpoint is None:
-            return self._template or self._requested.text
-        return self._endpoint.name.text
+        return self._template or self._requested.text if self._endpoint is None else self._endpoint.name.text
 
     @property
     def incarnation(self) -> int | None:

@@ -112,7 +112,7 @@ def _holders(originals: dict[int, tuple[str, str]]) -> Iterator[tuple[str, str, 
         # A lazy module is of a type of its own, and looking into it would load it.
         if type(module) is not ModuleType:
             continue
-        name = module.__name__  # which is one, under however many it was imported
+        name = str(vars(module).get("__name__"))  # which is one, under however many it was imported
         package = name.partition(".")[0]
         if package in _ON_PURPOSE or package in sys.stdlib_module_names:
             continue

@@ -39,11 +39,12 @@ class Process:
 
     def says(self, text: str, count: int = 1) -> None:
         """Wait until it has written `text`, so many times."""
-        until(lambda: self.output.count(text) >= count, f"it says {text!r}", detail=lambda: self.output)
+        seen = f"it says {text!r}"
+        until(lambda: self.output.count(text) >= count, seen, timeout=30, detail=lambda: self.output)
 
     def ends(self) -> int:
         """Wait for its end; its exit status."""
-        until(lambda: self._popen.poll() is not None, "it ends", timeout=20, detail=lambda: self.output)
+        until(lambda: self._popen.poll() is not None, "it ends", timeout=30, detail=lambda: self.output)
         return int(self._popen.returncode)
 
     def kill(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 import snowgreen
 from snowgreen import arguments
 from tests.conftest import MakeNode
+from tests.programs import free_ports
 
 
 def test_placeholders_are_filled_in_at_the_start(
@@ -38,8 +39,10 @@ def test_the_host_is_the_machines_short_name(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_placeholder_may_stand_for_the_port(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole name is looked at after it was filled in, and so is the address that it binds."""
-    monkeypatch.setenv("SNOWGREEN_WORKER", "0")
-    assert make_node("web@127.0.0.1:{{worker}}").address is not None
+    (port,) = free_ports(1)
+    monkeypatch.setenv("SNOWGREEN_WORKER", str(port))
+    node = make_node("web@127.0.0.1:{{worker}}")
+    assert (node.name, node.address) == (f"web@127.0.0.1:{port}", f"127.0.0.1:{port}")
 
 
 def test_an_unknown_worker_is_refused_at_the_start(

@@ -40,7 +40,8 @@ class Board:
                 seen.add(found["node"])
             return len(seen) == 2
 
-        until(all_seen, f"two workers, each among {members} members", detail=lambda: (seen, self.look()))
+        what = f"two workers, each among {members} members"
+        until(all_seen, what, timeout=30, detail=lambda: (seen, self.look()))
         return seen
 
     def shows(self, text: str, taken_by: str | None) -> None:
@@ -53,7 +54,7 @@ class Board:
                 seen.add(found["node"])
             return len(seen) == 2
 
-        until(on_all, f"{text} on every board", detail=self.look)
+        until(on_all, f"{text} on every board", timeout=30, detail=self.look)
 
 
 def serve_jobs(start: Start, port: int, name: str, hub: int, *options: str) -> Process:

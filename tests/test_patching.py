@@ -5,6 +5,7 @@ That there is no false alarm in gunicorn, preloaded or not, the tests of the exa
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -119,9 +120,9 @@ def test_all_or_nothing_is_no_problem() -> None:
 
 def test_a_patch_in_part_after_the_import_is_found_at_the_start() -> None:
     """What came after the import is told of where a node is started, in the name of the one who starts it."""
-    output, (warning,) = run("import snowgreen\n" + PATCH.format("ssl=False") + LINK)
-    assert output == "linked\n"
-    assert warning.startswith("<string>:6: ")
+    starting = "def serve():\n    return snowgreen.Node(cookie='x' * 16).start()\nserve().stop()\n"
+    _, (warning,) = run("import snowgreen\n" + PATCH.format("ssl=False") + starting)
+    assert warning.startswith("<string>:4: ")
     assert "ssl=False" in warning
 
 
@@ -151,6 +152,19 @@ def test_of_many_a_few_are_named(tmp_path: Path) -> None:
     assert "early1 has time.sleep" in warning
     assert ", and 7 more." in warning
     assert "early2" not in warning
+
+
+def test_a_lazy_module_stays_unloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at what modules hold loads none of those that wait to be used first."""
+    (tmp_path / "lazy_one.py").write_text("raise AssertionError('it was loaded')")
+    spec = importlib.util.spec_from_file_location("lazy_one", tmp_path / "lazy_one.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazy_one", module)
+    spec.loader.exec_module(module)
+    assert list(patching._holders({})) == []
 
 
 def test_it_costs_nothing_where_nothing_is_patched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,10 @@ class Clock:
     - the redials of kept peers, after a loss and after a goodbye, and the dials of a mesh;
     - the times in events and in ``Session.connected_at``, round-trip times, and ``Call.remaining``.
 
-    These take real seconds, however far the clock is put forward: the ``timeout`` that a method is given, and
-    the deadlines of the handshake (``Limits.tls_timeout``, ``Limits.handshake_timeout``,
-    ``Config.duplicate_wait``). Give them small values where a test is to see them pass.
+    These wait in real seconds, and putting the clock forward does not wake them: a method that is given a
+    ``timeout``, a handler whose caller gave one, and a handshake, with its deadlines (``Limits.tls_timeout``,
+    ``Limits.handshake_timeout``, ``Config.duplicate_wait``). Where a test is to see such a wait end, give it
+    a small value.
     """
 
     def __init__(self) -> None:
