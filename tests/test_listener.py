@@ -403,3 +403,41 @@ def test_a_guesser_is_slowed_and_an_honest_neighbour_forgiven(make_node: MakeNod
 
     until(gets_in, "the honest one gets in")
     until(lambda: source.failures == 0, "and its source is forgiven")
+
+
+def test_a_handshake_ended_before_it_began_leaves_nothing(make_node: MakeNode) -> None:
+    """A connection taken in, and ended in the same turn of the loop, is closed; its place is free at once."""
+    node = make_node()
+    listening = node._listener
+    ended: list[int] = []
+    handle = listening.handle
+
+    def at_once(sock: Any, address: Any) -> None:
+        handle(sock, address)
+        (inbound,) = listening._handlers.values()
+        inbound.end(gevent.GreenletExit())
+        ended.append(listening.admission.pending)
+
+    listening.handle = at_once
+    sock = gevent.socket.create_connection(raw.split(node.address))
+    assert raw.read_exactly(sock, 1) == b""
+    assert (ended, listening._handlers) == ([0], {})
+    sock.close()
+    listening.handle = handle
+    assert make_node().connect(node.name).ping() > 0
+
+
+def test_a_bug_in_a_handshake_ends_its_connection_only(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An internal error is logged with its traceback; the connection is closed, and the next one gets in."""
+    node, friend = make_node(), make_node()
+    acceptor = node._endpoint.acceptor
+    monkeypatch.setattr(node._endpoint, "acceptor", lambda *_: 1 / 0)
+    with pytest.raises(snowgreen.LinkError):
+        friend.connect(node.name)
+    until(lambda: "internal error in a handshake" in caplog.text, "it is logged")
+    assert "ZeroDivisionError" in caplog.text
+    until(lambda: not node._listener._handlers, "nothing is left")
+    monkeypatch.setattr(node._endpoint, "acceptor", acceptor)
+    assert friend.connect(node.name).ping() > 0
