@@ -50,6 +50,10 @@ class Staged(snowgreen.Node):
         return self.life
 
     @property
+    def started_at(self) -> float | None:
+        return None if self.life is None else STARTED
+
+    @property
     def reported(self) -> dict[str, frozenset[str]]:
         return self.told
 

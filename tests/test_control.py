@@ -19,7 +19,7 @@ from gevent import socket
 import snowgreen
 from snowgreen import forks, status
 from snowgreen.control import Control, client, places, server
-from snowgreen.control.messages import LONGEST_REQUEST
+from snowgreen.control.messages import LONGEST_REQUEST, Answer
 from snowgreen.events import LoopStalled
 from tests.conftest import FAST, MakeNode
 from tests.waiting import until
@@ -91,6 +91,25 @@ def test_only_its_user_can_enter_the_directory_and_use_the_socket(make_control: 
     assert control.path is None
     assert not list((runtime / "snowgreen").iterdir())
     control.stop()
+
+
+def test_there_is_no_moment_with_another_mode(
+    make_control: MakeControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The file has mode 0600 from the beginning, before anything is corrected."""
+    seen, chmod = [], os.chmod
+
+    def corrected(path: Path, mode: int) -> None:
+        seen.append(stat.S_IMODE(os.stat(path).st_mode))
+        chmod(path, mode)
+
+    monkeypatch.setattr(places.os, "chmod", corrected)
+    before = os.umask(0)
+    try:
+        make_control(path=tmp_path / "it.sock")
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
 
 
 def test_another_user_cannot_connect(make_control: MakeControl):
@@ -421,17 +440,29 @@ def test_connections_are_bounded(make_control: MakeControl, monkeypatch: pytest.
     assert asked(control, "status")
 
 
-def test_who_asks_without_end_holds_up_nobody(make_control: MakeControl, make_node: MakeNode):
-    """While one connection asks as fast as it can, others have their turn."""
-    control = make_control()
+def test_who_asks_a_lot_at_once_lets_others_have_their_turn(
+    make_control: MakeControl, monkeypatch: pytest.MonkeyPatch
+):
+    """Between two answers to the same connection, which need not wait for anything, other greenlets run."""
+    control, turns, seen = make_control(), [0], []
+
+    def work() -> None:
+        while True:
+            turns[0] += 1
+            gevent.sleep(0)
+
+    def answers(node: snowgreen.Node, request: object) -> list[Answer]:
+        seen.append(turns[0])
+        return []
+
+    monkeypatch.setattr(server, "_answers", answers)
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(control.path))
-        raw.sendall(b'{"version":1,"ask":"status"}\n' * 500)
-        assert asked(control, "status")
-        received = 0
-        while received < 1000:  # a status and an end for each
-            received += raw.recv(65536).count(b"\n")
-    assert received == 1000
+        raw.sendall(b'{"version":1,"ask":"mesh"}\n' * 100)
+        worker = gevent.spawn(work)
+        until(lambda: len(seen) == 100, "all are answered")
+        worker.kill()
+    assert len(set(seen)) > 50
 
 
 # Forks

@@ -198,6 +198,22 @@ def test_a_new_life_begins_anew(node: Staged):
     assert page.apply(picture.advance(STARTED + 2)).node["incarnation"] == str(2**60)
 
 
+def test_a_viewer_in_the_middle_of_a_new_life_sees_the_old_one(node: Staged):
+    """While a new life is looked at, who joins is shown the old one whole, and the new one with the change."""
+    for number in range(300):
+        node.up(f"n{number}@127.0.0.1:1")
+    joined: list[Page] = []
+    picture = Picture(node, lambda: joined.append(whole(picture)))
+    picture.advance(STARTED)
+    node.down("n3@127.0.0.1:1")
+    node.life = 2**60
+    joined.clear()
+    change = picture.advance(STARTED + 1)
+    assert [(len(page.links), page.node["name"]) for page in joined][:2] == [(300, node.name)] * 2
+    assert {len(page.apply(change).links) for page in joined} == {299}
+    assert joined[0].shown() == whole(picture).shown()
+
+
 def test_a_flood_of_events_is_cut(node: Staged):
     """Of a thousand events since the last look the newest are told, and afterwards none of them twice."""
     picture, page = Picture(node), Page()

@@ -125,6 +125,10 @@ class Listener(StreamServer):
     def close(self) -> None:
         """Stop accepting, and end the handshakes under way."""
         super().close()
+        self.end_handshakes()
+
+    def end_handshakes(self) -> None:
+        """End the handshakes under way."""
         for inbound in list(self._handlers.values()):
             inbound.end(gevent.GreenletExit())
 

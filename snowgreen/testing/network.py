@@ -197,4 +197,4 @@ class Door(Listener):
         """Accept no more, and end the handshakes under way."""
         if self._network.doors.get(self._place) is self:
             del self._network.doors[self._place]
-        gevent.killall(list(self._handlers.values()), block=False)
+        self.end_handshakes()

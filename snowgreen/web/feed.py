@@ -93,13 +93,14 @@ class Feed:
             self._viewers.clear()
 
     def _tell(self, picture: Picture, change: Change) -> None:
+        if self._picture is None:
+            self._picture = picture
+            for viewer in list(self._viewers):
+                viewer.begin(picture.whole())
+            return
         message = encoded(change)
         for viewer in list(self._viewers):
-            if self._picture is None:
-                viewer.begin(picture.whole())
-            else:
-                viewer.put(message)
-        self._picture = picture
+            viewer.put(message)
 
     def _wait(self, due: float) -> None:
         """Until `due`, or until a moment after a link has come up or gone down."""

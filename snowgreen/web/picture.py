@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 import msgspec
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..node import Node
 
 Change = dict[str, Any]
+_Found = TypeVar("_Found")
 
 #: Links that are looked at in one go: well under a millisecond.
 SLICE = 100
@@ -42,7 +43,9 @@ _MOVING_AT = [LINK.index(name) for name in MOVING]
 
 
 def _moving(session: Session) -> tuple[Any, ...]:
+    """The serial, and the moving columns behind it: as it is told."""
     return (
+        session.serial,
         session.rtt,
         session.bytes_received,
         session.bytes_sent,
@@ -63,9 +66,6 @@ class Picture:
         self._node = node
         self._pause = pause
         self._at = 0.0
-        self._clear()
-
-    def _clear(self) -> None:
         self._life: tuple[object, object] | None = None
         self._about: dict[str, Any] = {}
         self._links: dict[int, tuple[Any, ...]] = {}
@@ -86,11 +86,13 @@ class Picture:
         :param full: False to look only for links that have come or gone, and for events.
         """
         life = (self._node.incarnation, self._node.journal)
-        if life != self._life:
-            self._clear()
-            self._life = life
-            return _BEGINNING | self._look(now, full=True)
-        return self._look(now, full=full)
+        if life == self._life:
+            return self._look(now, full=full)
+        anew = Picture(self._node, self._pause)
+        anew._life = life
+        change = _BEGINNING | anew._look(now, full=True)
+        vars(self).update(vars(anew))
+        return change
 
     def whole(self) -> Iterator[Change]:
         """All that has been shown, as changes to nothing: for a new viewer."""
@@ -129,11 +131,12 @@ class Picture:
             del self._links[serial], self._moved[serial]
         for serial, row in come:
             self._links[serial] = row
-            self._moved[serial] = tuple(row[at] for at in _MOVING_AT)
-        self._moved.update(moved)
+            self._moved[serial] = (serial, *(row[at] for at in _MOVING_AT))
+        for row in moved:
+            self._moved[row[0]] = row
         change["down"] = gone
         change["up"] = [row for _, row in come]
-        change["links"] = [(serial, *values) for serial, values in moved]
+        change["links"] = moved
         change["node"] = self._changed_about()
         change["failures"], change["forgotten"] = self._changed_failures()
         change["events"] = self._new_events()
@@ -141,19 +144,21 @@ class Picture:
         self._at = now
         return {key: value for key, value in change.items() if value or key in ("at", "full")}
 
-    def _moves(self, sessions: Any) -> list[tuple[int, tuple[Any, ...]]]:
+    def _moves(self, sessions: Iterable[Session]) -> list[tuple[Any, ...]]:
         known = self._moved
-        looked_at = self._sliced(
-            (session for session in list(sessions) if session.serial in known),
-            lambda session: (session.serial, _moving(session)),
-        )
-        return [(serial, values) for serial, values in looked_at if values != known[serial]]
 
-    def _sliced(self, sessions: Iterator[Session], look: Callable[[Session], Any]) -> list[Any]:
+        def look(session: Session) -> tuple[Any, ...] | None:
+            row = _moving(session)
+            return row if known.get(session.serial, row) != row else None
+
+        return self._sliced(sessions, look)
+
+    def _sliced(self, sessions: Iterable[Session], look: Callable[[Session], _Found | None]) -> list[_Found]:
         found = []
         for count, session in enumerate(sessions, 1):
-            if not session.closed:  # one that ended since is gone with the next change
-                found.append(look(session))
+            what = None if session.closed else look(session)  # one that ended is gone with the next change
+            if what is not None:
+                found.append(what)
             if count % SLICE == 0:
                 self._pause()
         return found
@@ -211,7 +216,7 @@ class Picture:
 def _row(row: tuple[Any, ...], moved: tuple[Any, ...]) -> tuple[Any, ...]:
     """A link's row as it was when it came up, with what has moved since."""
     now = list(row)
-    for at, value in zip(_MOVING_AT, moved, strict=True):
+    for at, value in zip(_MOVING_AT, moved[1:], strict=True):
         now[at] = value
     return tuple(now)
 

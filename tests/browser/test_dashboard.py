@@ -64,6 +64,7 @@ def test_real_links_come_and_go_before_ones_eyes(browser: Browser, serve: Any):
         assert browser.texts("h1") == [node.name]
         assert str(node.incarnation) in browser.texts("#life")[0]
         assert node.address in browser.texts("#life")[0]
+        assert browser.texts("#facts .main")[0].endswith(" s")
         assert "absent@127.0.0.1:1" in browser.texts("#missing")[0]
         browser.until(
             "return document.querySelectorAll('.failures li').length === 1", "the failed dial is shown"
@@ -76,9 +77,7 @@ def test_real_links_come_and_go_before_ones_eyes(browser: Browser, serve: Any):
         peer.stop()
         seen = "return [...document.querySelectorAll('#links-size .state .value')].some(e => e.textContent === 'down')"
         browser.until(seen, "its end is seen", timeout=2)
-        assert browser.texts("#events li:first-child .text") == [
-            f"{name} has left: the peer said goodbye: it was stopped"
-        ]
+        assert f"{name} has left: the peer said goodbye: it was stopped" in browser.texts("#events .text")
         node.stop()
         browser.until("return document.body.dataset.state === 'stopped'", "it is seen to stop", timeout=2)
         assert "stopped" in browser.texts("#notice")[0]
@@ -223,6 +222,33 @@ def test_two_thousand_links_stay_smooth(browser: Browser, serve: Any):
     assert "1,851 more nodes are not drawn" in browser.texts("#mesh-about")[0]
 
 
+def test_rates_and_round_trips_follow_the_link(browser: Browser, serve: Any):
+    """What a link carries is shown per second, is nothing again when it stops, and its round trips are drawn."""
+    node = Staged()
+    session, idle = node.up("busy@127.0.0.1:1"), node.up("idle@127.0.0.1:1")
+    browser.open(serve(node))
+    live(browser)
+    cell = "return document.querySelectorAll('#links-size .in .value')[arguments[0]].textContent"
+
+    def carried() -> str:
+        session.bytes_received += 100_000
+        session.rtt = (session.rtt or 0.01) + 0.001
+        return browser.run(cell, 0)
+
+    until(lambda: carried().endswith(("kB/s", "MB/s")), "the rate is shown", timeout=5)
+    assert browser.run(cell, 1) == "0 B/s"
+    assert browser.texts("#facts .fact:nth-child(3) .main")[0].endswith(("kB/s", "MB/s"))
+    browser.until(f"{cell} === '0 B/s'", "the rate is gone", 0, timeout=5)
+    drawn = "return [...document.querySelectorAll('.trend polyline')].map(e => e.points.length)"
+    points = browser.run(drawn)
+    assert points[0] >= 1
+    assert points[1:] == [0]
+    session.rtt = 0.5
+    until(lambda: browser.run(drawn)[0] == points[0] + 1, "the new round trip is drawn", timeout=5)
+    assert browser.texts("#links-size .rtt .value") == ["500 ms", "–"]
+    assert idle.rtt is None
+
+
 def test_a_lost_stream_is_told_and_found_again(browser: Browser):
     """When the server goes away the page says so, and from when it is; when it is back the page goes on."""
     node = Staged()
@@ -232,7 +258,7 @@ def test_a_lost_stream_is_told_and_found_again(browser: Browser):
     browser.open(f"http://127.0.0.1:{port}/")
     live(browser)
     first.stop(timeout=0)
-    browser.until("return document.body.dataset.state === 'lost'", "it is told")
+    browser.until("return document.body.dataset.state === 'lost'", "it is told", timeout=4)
     assert "is lost. What is shown is from" in browser.texts("#notice")[0]
     node.down("one@127.0.0.1:1")
     node.up("two@127.0.0.1:1")

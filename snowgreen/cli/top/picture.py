@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...control.client import Connection
+from ...control.client import Connection, NoAnswer
 from ...status import EventStatus, FailureStatus, LinkStatus, NodeStatus
 from .. import shown
 from ..shown import Column, Row, in_order
@@ -47,15 +47,17 @@ def take(path: Path) -> Picture:
 
     :raises NoAnswer: if it does not answer.
     """
-    status: list[NodeStatus] = []
+    status = None
     with Connection(path) as connection:
         at, wall = time.monotonic(), time.time()
         for answer in connection.ask("status"):
-            status += [answer.status] if answer.status else []
+            status = answer.status or status
         links = [answer.link for answer in connection.ask("links") if answer.link]
         failures = [answer.failure for answer in connection.ask("failures") if answer.failure]
         events = [answer.event for answer in connection.ask("events", newest=NEWEST) if answer.event]
-    return Picture(at, wall, status[-1], links, failures, events[::-1])
+    if status is None:
+        raise NoAnswer(f"{path}: it did not say who it is")
+    return Picture(at, wall, status, links, failures, events[::-1])
 
 
 def rows(picture: Picture, before: Picture | None) -> list[Row]:

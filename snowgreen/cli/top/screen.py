@@ -37,7 +37,8 @@ def share(height: int, links: int, failures: int, events: int) -> Room:
     """Share `height` lines among so many links, causes and events; the links have half of what there is."""
     free = max(0, height - _FIXED)
     spare = free - min(links, max(1, free // 2))
-    shown_failures = min(failures, _FEW_FAILURES, max(0, spare - _BLOCK))
+    blocks = 2 if events else 1
+    shown_failures = min(failures, _FEW_FAILURES, max(0, (spare - blocks * _BLOCK) // blocks))
     spare -= shown_failures + _BLOCK if shown_failures else 0
     wanting = max(0, links - free // 2)
     shown_events = min(events, max(0, spare - _BLOCK))

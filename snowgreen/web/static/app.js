@@ -27,6 +27,7 @@ const PULSES = { live: ["live", "good"], connecting: ["connecting", "quiet"], st
 function tell(next) {
   const stopped = next === "live" && model.about.name && model.about.incarnation === null;
   state = stopped ? "stopped" : next;
+  model.silent = next !== "live";
   const [word, tone] = PULSES[state] ?? PULSES.lost;
   write(pulse, word);
   pulse.dataset.tone = tone;

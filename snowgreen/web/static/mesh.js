@@ -82,6 +82,7 @@ export class Mesh {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.setAttribute("height", String(height));
     this.svg.setAttribute("aria-label", `This node and ${plural(inner.length, "peer")}`);
+    this.svg.classList.toggle("crowded", many > 60);
     this.svg.replaceChildren(lines, dots);
     write(this.$count, many ? count(many + more + 1) : "");
     this.explain = this.explanation(picture);

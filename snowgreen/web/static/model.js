@@ -8,7 +8,7 @@ const FAREWELL = 8;
 
 export class Model {
   constructor() {
-    this.life = null;
+    this.silent = false;
     this.clear();
   }
 
@@ -27,9 +27,9 @@ export class Model {
     this.changed = { links: true, mesh: true, failures: true, events: true, about: true };
   }
 
-  /** Seconds since the epoch, by the node's clock. */
+  /** Seconds since the epoch, by the node's clock; while nothing is heard of it, it stands still. */
   now() {
-    return this.at && this.at + (performance.now() - this.heardAt) / 1000;
+    return this.at && this.at + (this.silent ? 0 : (performance.now() - this.heardAt) / 1000);
   }
 
   apply(change) {
