@@ -114,3 +114,12 @@ def test_every_authenticated_code_is_explained(code: int) -> None:
 def test_what_has_nothing_to_do_with_certificates(error: OSError) -> None:
     """A link that breaks for another reason is not blamed on a certificate."""
     assert faults.certifying(error, "p@h") is None
+
+
+@pytest.mark.parametrize(
+    "error", [ssl.SSLEOFError(8, "EOF"), ConnectionResetError(errno.ECONNRESET, "reset")]
+)
+def test_only_who_dials_is_told_what_a_door_may_mean(error: OSError) -> None:
+    """A connection that ends during TLS may have been refused at the door; who accepted it has closed none."""
+    assert "connects too often" in str(faults.securing(error, "p@h"))
+    assert "too often" not in str(faults.securing(error, None))

@@ -148,16 +148,15 @@ def certifying(error: OSError, peer: str | None) -> CertificateError | None:
 
 
 def securing(error: OSError, peer: str | None) -> LinkError:
-    """A failure during the TLS handshake."""
+    """A failure during the TLS handshake: of a dial to `peer`, or None where it was accepted."""
+    door = "" if peer is None else f"; {_AT_THE_DOOR}"
     about_certificate = certifying(error, peer)
     if about_certificate is not None:
         return about_certificate
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":
-            return TLSError(
-                f"the other end closed the connection during the TLS handshake; {_AT_THE_DOOR}", peer=peer
-            )
+            return TLSError(f"the other end closed the connection during the TLS handshake{door}", peer=peer)
         if reason in _NOT_TLS:
             return NotTLSError("the other end does not speak TLS", peer=peer)
         if reason in _OLD_TLS:
@@ -165,9 +164,7 @@ def securing(error: OSError, peer: str | None) -> LinkError:
         if reason in ("NO_APPLICATION_PROTOCOL", "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"):
             return TLSError("the other end does not agree on the application protocol snowgreen/1", peer=peer)
         return TLSError(f"the TLS handshake failed: {reason or 'for an unnamed reason'}", peer=peer)
-    return TLSError(
-        f"the connection was lost during the TLS handshake ({_named(error)}); {_AT_THE_DOOR}", peer=peer
-    )
+    return TLSError(f"the connection was lost during the TLS handshake ({_named(error)}){door}", peer=peer)
 
 
 def reading(error: OSError) -> str:
