@@ -117,7 +117,7 @@ def test_what_has_nothing_to_do_with_certificates(error: OSError) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ssl.SSLEOFError(8, "EOF"), ConnectionResetError(errno.ECONNRESET, "reset")]
+    "error", [ssl_error("UNEXPECTED_EOF_WHILE_READING"), ConnectionResetError(errno.ECONNRESET, "reset")]
 )
 def test_only_who_dials_is_told_what_a_door_may_mean(error: OSError) -> None:
     """A connection that ends during TLS may have been refused at the door; who accepted it has closed none."""

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import gevent
 import gevent.socket
 
 from ..errors import AuthenticationError, LinkError, PolicyError, Rejected, Unreachable
@@ -77,6 +78,8 @@ class Attempt:
         self.endpoint.journal.dials += 1
         try:
             sock = self._connect()
+            if self.endpoint.stopped:  # as in a child of a fork, to which the connection does not belong
+                raise gevent.GreenletExit
             dial.step = "the TLS handshake"
             with Deadline(limits.handshake_timeout, "the handshake", dial.key):
                 remote = sock.getpeername()

@@ -6,6 +6,7 @@ The connection itself never waits; the greenlet it belongs to does, here.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -36,11 +37,12 @@ class Conversation:
     :param peer: who is dialed, for messages; None on the accepting side.
     """
 
-    __slots__ = ("_hub", "_peer", "_sock", "_watcher")
+    __slots__ = ("_hub", "_peer", "_process", "_sock", "_watcher")
 
     def __init__(self, sock: Secured, peer: str | None = None) -> None:
         self._sock = sock
         self._peer = peer
+        self._process = os.getpid()
         self._hub: Any = gevent.get_hub()
         # One for all that is waited for: what comes is waited for several times, and each watcher costs.
         self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
@@ -61,13 +63,13 @@ class Conversation:
         try:
             with Deadline(seconds, "the TLS handshake", peer):
                 # A server has nothing to say before the client has.
-                turns.wait(None if peer is not None else self._watcher)
+                self._take_turn(turns, None if peer is not None else self._watcher)
                 while True:
                     try:
                         sock.do_handshake()
                         break
                     except ssl.SSLWantReadError:
-                        turns.wait(self._watcher)
+                        self._take_turn(turns, self._watcher)
                     except ssl.SSLWantWriteError:
                         self._until_writable()
         except LinkTimeout:
@@ -129,7 +131,7 @@ class Conversation:
                 sock.shutdown(socket.SHUT_WR)
                 left = _LINGER_BYTES
                 while left > 0:
-                    self._hub.wait(self._watcher)
+                    self._wait(self._watcher)
                     count = len(sock.recv(4096))
                     if not count:
                         break
@@ -148,18 +150,32 @@ class Conversation:
         """What has come; with `answer`, to what was just sent: then it cannot be there yet."""
         sock = self._sock
         if answer and not sock.pending():
-            self._hub.wait(self._watcher)
+            self._wait(self._watcher)
         while True:
             try:
                 return sock.recv(_READ_BYTES)
             except ssl.SSLWantReadError:
-                self._hub.wait(self._watcher)
+                self._wait(self._watcher)
             except ssl.SSLWantWriteError:
                 self._until_writable()
 
     def _until_writable(self) -> None:
         watcher: Any = self._hub.loop.io(self._sock.fileno(), _WRITE)
         try:
-            self._hub.wait(watcher)
+            self._wait(watcher)
         finally:
             watcher.close()
+
+    def _take_turn(self, turns: Turns, watcher: Any) -> None:
+        turns.wait(watcher)
+        self._stay_in_process()
+
+    def _wait(self, watcher: Any) -> None:
+        self._hub.wait(watcher)
+        self._stay_in_process()
+
+    def _stay_in_process(self) -> None:
+        # What the loop had found before a fork it still tells of in the child, and before the end that this
+        # greenlet is put down for there. A byte more, and the handshake were spoilt for the parent.
+        if os.getpid() != self._process:
+            raise gevent.GreenletExit

@@ -267,6 +267,8 @@ class _Inbound:
         try:
             with Deadline(limits.handshake_timeout, "the handshake"):
                 end = self.server()
+                if endpoint.stopped:  # as in a child of a fork, to which the connection does not belong
+                    raise gevent.GreenletExit
                 try:
                     tls.no_delay(raw)
                     sock = tls.wrap_server(raw, end)
@@ -285,12 +287,14 @@ class _Inbound:
             self._report(LinkTimeout("it was slow, and made room for newer connections"))
             raise
         finally:
-            if self.rejected and talk is not None:
-                talk.part()
-            elif not kept:
-                (raw if sock is None else sock).close()
-            if talk is not None:
-                talk.close()
+            try:
+                if self.rejected and talk is not None:
+                    talk.part()
+                elif not kept:
+                    (raw if sock is None else sock).close()
+            finally:
+                if talk is not None:
+                    talk.close()
 
     def _report(self, error: LinkError) -> None:
         if self.failed is None and not self.withdrew:

@@ -25,10 +25,10 @@ class Turns:
     :param width: how many there are between two looks of the loop at its sockets.
     """
 
-    __slots__ = ("_hub", "_left", "_timer", "_waiting", "_width")
+    # Not the hub: it is what the turns are kept by, and it could never go.
+    __slots__ = ("_left", "_timer", "_waiting", "_width")
 
     def __init__(self, hub: gevent.hub.Hub, width: int = WIDTH) -> None:
-        self._hub = hub
         self._width = self._left = width
         self._waiting: deque[Any] = deque()
         # Due at once, which is after the next look. A callback would not do: the loop runs those that were
@@ -43,7 +43,7 @@ class Turns:
         if watcher is None and self._left and not self._waiting:
             self._take()
             return
-        waiter: Any = Waiter(self._hub)
+        waiter: Any = Waiter()
         try:
             if watcher is None:
                 self._waiting.append(waiter)
