@@ -316,19 +316,17 @@ class Session:
         if self.reason is None and self._parting is None:
             self._outbox.message(key, head, body)
 
-    def post_at_once(self, key: Hashable, head: bytes, body: bytes, frame: bytes) -> None:
-        """As :meth:`post_message`; but where nothing waits, write it now rather than with what may gather.
+    def post_at_once(self, frame: bytes) -> bool:
+        """Write `frame`, of one TLS record at most, now; if anything waits do nothing: False.
 
-        :param frame: `head` and `body` as a frame, of one TLS record at most.
+        It is False, too, if the session has ended or ends now.
         """
         if self.reason is None and self._parting is None:
             try:
-                if self._outbox.at_once(frame):
-                    return
+                return self._outbox.at_once(frame)
             except OSError as error:
                 self._end(faults.reading(error), orderly=False)
-                return
-            self._outbox.message(key, head, body)
+        return False
 
     def holds(self, key: Hashable) -> bool:
         """Whether a large message of `key`, or one behind it, waits to be sent."""

@@ -80,15 +80,14 @@ class Groups:
         # More links than have a turn at once: nothing could gather on any of them.
         frame = pack(head + payload) if len(members) > _AT_A_TIME and len(payload) <= _AT_ONCE else b""
         for number, session in enumerate(members, 1):
-            if session.ending is not None or self._board.of(session).blocked(key, len(payload)):
+            if frame and session.post_at_once(frame):
+                queued.append(session.peer)
+            elif session.ending is not None or self._board.of(session).blocked(key, len(payload)):
                 dropped.append(session.peer)
                 reason = "it does not read" if session.ending is None else "its link has ended"
                 self._board.dropped(session.peer, topic, 1, reason, sent=True)
             else:
-                if frame:
-                    session.post_at_once(key, head, payload, frame)
-                else:
-                    session.post_message(key, head, payload)
+                session.post_message(key, head, payload)
                 queued.append(session.peer)
             if number % _AT_A_TIME == 0:
                 gevent.sleep(0)
