@@ -26,7 +26,7 @@ WARM: Final = 20
 SPARE: Final = 100
 #: Seconds that a peer may take to make links; those that bars are about may take longer.
 CLIMB: Final = {"snowgreen": 180.0, "erlang": 40.0}
-CLIMB_OTHERS: Final = 12.0
+CLIMB_OTHERS: Final = 8.0
 #: Links that get a broadcast, and its bytes.
 CROWD: Final = 5000
 BROADCAST: Final = 256
@@ -51,7 +51,7 @@ def cases_of(run: Run, measure: str, pairs: list[Pair], begin: Callable[[Pair], 
 
 def accept(run: Run) -> None:
     """How fast links are accepted, and what one costs the server."""
-    count = run.pick(200, 40)
+    count = run.pick(100, 40)
 
     def once(pair: Pair) -> Figures:
         pair.server.rest()
@@ -69,7 +69,7 @@ def accept(run: Run) -> None:
         openssl = stack.enter_context(Process("openssl", "floor"))
         pairs = cases_of(run, "accept", run.pairs(stack, "accept"), lambda pair: pair.link(2))
         cases = [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs]
-        run.in_turn("accept", [Case("OpenSSL alone", partial(floor, openssl)), *cases])
+        run.in_turn("accept", [Case("OpenSSL alone", partial(floor, openssl)), *cases], often=3)
 
 
 # Links that are held.
@@ -155,7 +155,7 @@ def _idle(run: Run, pair: Pair, level: int) -> None:
 
 def rtt(run: Run) -> None:
     """Round trips, one after the other."""
-    rounds = run.pick(2000, 100)
+    rounds = run.pick(1000, 100)
 
     def once(pair: Pair) -> Figures:
         trips = pair.client.order("rtt", rounds=rounds)
@@ -163,7 +163,7 @@ def rtt(run: Run) -> None:
 
     with contextlib.ExitStack() as stack:
         pairs = cases_of(run, "rtt", run.pairs(stack, "rtt"), lambda pair: pair.link(1))
-        run.in_turn("rtt", [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs])
+        run.in_turn("rtt", [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs], often=2)
 
 
 class Flow:
@@ -208,7 +208,7 @@ class Flow:
 
 def messages(run: Run) -> None:
     """One-way messages of some sizes, as fast as each peer's own way of sending lets them go."""
-    seconds = run.pick(400, 30) / 1000
+    seconds = run.pick(250, 30) / 1000
     titles = list(SIZES)[:: run.pick(1, 2)]
     with contextlib.ExitStack() as stack:
         pairs = cases_of(run, "messages", run.pairs(stack, "messages"), lambda pair: pair.link(1))
@@ -278,7 +278,7 @@ def beside(run: Run) -> None:
                 for name, figure in linked.ask(title, seconds).items()
             }
 
-        run.in_turn("beside", [Case("snowgreen", partial(once, title)) for title in BESIDE])
+        run.in_turn("beside", [Case("snowgreen", partial(once, title)) for title in BESIDE], often=2)
 
 
 def storm(run: Run) -> None:

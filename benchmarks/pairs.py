@@ -247,10 +247,14 @@ class Run:
                 ready.append(pair)
         return ready
 
-    def in_turn(self, measure: str, cases: Sequence[Case]) -> None:
-        """Run all `cases`, round after round, and one round first that does not count."""
+    def in_turn(self, measure: str, cases: Sequence[Case], often: int = 1) -> None:
+        """Run all `cases`, round after round, and one round first that does not count.
+
+        :param often: how many times as many rounds as others have: for what is short, and varies.
+        """
+        rounds = self.rounds * (1 if self.quick else often)
         with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
-            for number in bar.track(range(self.rounds + 1), description=measure):
+            for number in bar.track(range(rounds + 1), description=measure):
                 for case in cases:
                     if case.over:
                         continue
