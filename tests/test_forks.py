@@ -227,3 +227,31 @@ def test_a_fork_in_the_middle_of_dials(way: str) -> None:
         assert a.sessions[b.name].ping() > 0
         """,
     )
+
+
+@every_way
+def test_a_fork_while_bytes_of_handshakes_have_come(way: str) -> None:
+    """What the loop had found before the fork spoils no handshake: the child neither reads nor answers it."""
+    run(
+        way,
+        """
+        hub = node("hub@127.0.0.1:0").start()
+        others = [node("n%d@127.0.0.1:0" % number).start() for number in range(12)]
+        pids = []
+
+        def forks():
+            for _ in range(6):
+                gevent.sleep(0.003)  # woken in a turn of the loop in which bytes are found, too
+                pids.append(in_child(lambda: gevent.sleep(0.01)))
+
+        forking = gevent.spawn(forks)
+        while not forking.dead:
+            dials = [gevent.spawn(other.connect, hub.name) for other in others]
+            assert all(dial.get(timeout=10).ping() > 0 for dial in dials)
+            for other in others:
+                other.sessions[hub.name].close()
+            until(lambda: not hub.sessions)
+        for pid in pids:
+            finished(pid)
+        """,
+    )

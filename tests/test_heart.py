@@ -243,3 +243,14 @@ def test_a_sweep_that_is_ended_loses_nobody(make_node: MakeNode, monkeypatch: py
     assert all(session._pinged_at is not None for session in node.sessions.values())
     for sock in socks:
         sock.close()
+
+
+def test_a_heart_without_nodes_ends_before_its_end_comes(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Having lost its last node while it looks, it ends in peace, though it has a turn before it is killed."""
+    node = make_node(config=snowgreen.Config(heartbeat_interval=0.02, heartbeat_timeout=5))
+    beating = heart()._greenlet
+    monkeypatch.setattr(heart_module, "sweep", lambda endpoints, late: heart().remove(node._endpoint))
+    beating.join(5)
+    assert beating.successful()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 import snowgreen
@@ -162,3 +165,26 @@ def test_a_journal_goes_on_through_a_restart(make_node: MakeNode):
     node.start()
     assert node.journal.failed == {("unreachable", True): 1}
     assert [type(event) for event in node.journal.recent] == [HandshakeFailed]
+
+
+def test_what_is_remembered_of_a_failure_keeps_nothing_alive(make_node: MakeNode):
+    """Neither the handshake, which has keys, nor what whoever dialed was at, hangs on the remembered error."""
+    node = make_node()
+    target = f"nobody@{make_node().address}"
+
+    class Held:
+        pass
+
+    def dials() -> weakref.ref[Held]:
+        held = Held()
+        with pytest.raises(errors.NameMismatch):
+            node.connect(target)
+        return weakref.ref(held)
+
+    held = dials()
+    until(lambda: gc.collect() >= 0 and held() is None, "nothing holds it")
+    event = node.journal.recent[-1]
+    assert isinstance(event, HandshakeFailed)
+    assert isinstance(event.error, errors.NameMismatch)
+    assert event.error.peer == target
+    assert event.error.__traceback__ is None

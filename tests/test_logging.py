@@ -479,6 +479,29 @@ if "hang" in sys.argv:
         assert run.stdout.splitlines() == written
 
 
+def test_the_last_lines_are_written_though_their_handler_waits():
+    """While the first is written at the end of the process, nobody else begins with the second and keeps it."""
+    code = """
+import logging, sys
+import gevent
+from snowgreen.link.runtime import say
+class Handler(logging.StreamHandler):
+    def emit(self, record):
+        gevent.sleep(0.001)
+        super().emit(record)
+log = logging.getLogger("snowgreen.test")
+log.addHandler(Handler(sys.stdout))
+log.setLevel("INFO")
+for number in range(5):
+    say(log, logging.INFO, "%d", number)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.split() == ["0", "1", "2", "3", "4"]
+
+
 def test_a_child_of_a_fork_does_not_repeat_the_lines_of_its_parent(tmp_path: Path):
     """What waits at the fork is written once; the child's own lines are written, too."""
     code = """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +35,7 @@ def looks() -> Iterator[list[int]]:
 @pytest.fixture
 def turns() -> Turns:
     """Two in one turn of the loop."""
+    gevent.get_hub().loop.update_now()  # a timeout counts from then, and tests may have run without the loop
     return Turns(gevent.get_hub(), width=2)
 
 
@@ -112,3 +116,19 @@ def test_who_is_ended_while_waiting_takes_no_turn(turns: Turns, first: bool) -> 
         watcher.close()
         os.close(read)
         os.close(write)
+
+
+def test_they_do_not_keep_their_hub() -> None:
+    """The hub of a thread that has ended can go, though somebody still has its turns."""
+    kept: list[Any] = []
+
+    def elsewhere() -> None:
+        hub = gevent.get_hub()
+        kept.extend((weakref.ref(hub), Turns(hub)))
+        hub.destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert kept[0]() is None

@@ -66,7 +66,7 @@ class Heart:
             self._greenlet = None
 
     def _run(self) -> None:
-        while True:
+        while self._needed:  # not for ever: between its last node's end and its own it may have a turn
             interval = min(self._needed)
             # Not by a node's own clock: it is this loop that may stall, and a test's clock may leap.
             due = time.monotonic() + interval

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter, deque
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 from .. import errors
 from ..errors import LinkError
@@ -125,6 +126,9 @@ class Journal:
 
     def record(self, event: Event) -> None:
         """Remember `event`. Called by the bus, never waits."""
+        if isinstance(event, HandshakeFailed):
+            # Its error without the traceback, which has hold of keys, and of what whoever dialed works on.
+            event = replace(event, error=copy(event.error))
         self.recent.append(event)
         if isinstance(event, NodeDown):
             self.lost[event.lost] += 1

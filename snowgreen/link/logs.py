@@ -99,7 +99,10 @@ class Scribe:
     def finish(self) -> None:
         """When the process ends: write what waits here and now, unless a handler hangs."""
         while self._lines and not self._writing:
-            self._lines.popleft().write()
+            # Out of the greenlet's sight: while a handler waits here, it would begin with the next line.
+            lines, self._lines = self._lines, deque()
+            for line in lines:
+                line.write()
 
     def forget(self) -> None:
         """In a child of a fork: what waits is the parent's to write."""

@@ -7,7 +7,7 @@ for its peer holds no turn.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import Any
 
 import gevent
@@ -30,7 +30,8 @@ class Turns:
 
     def __init__(self, hub: gevent.hub.Hub, width: int = WIDTH) -> None:
         self._width = self._left = width
-        self._waiting: deque[Any] = deque()
+        # In their order, and left at no cost: when thousands are ended at once, each is taken out.
+        self._waiting: OrderedDict[Any, None] = OrderedDict()
         # Due at once, which is after the next look. A callback would not do: the loop runs those that were
         # added meanwhile before it looks.
         self._timer: Any = hub.loop.timer(0.0, priority=_BEHIND)
@@ -46,15 +47,14 @@ class Turns:
         waiter: Any = Waiter()
         try:
             if watcher is None:
-                self._waiting.append(waiter)
+                self._waiting[waiter] = None
             else:
                 watcher.start(self._ready, watcher, waiter)
             waiter.get()
         except BaseException:  # its deadline, or its end: nobody waits for a turn that is not taken
             if watcher is not None:
                 watcher.stop()
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            self._waiting.pop(waiter, None)
             raise
 
     # In the loop's callbacks.
@@ -65,7 +65,7 @@ class Turns:
             self._take()
             waiter.switch(None)
         else:
-            self._waiting.append(waiter)
+            self._waiting[waiter] = None
 
     def _take(self) -> None:
         self._left -= 1
@@ -76,6 +76,7 @@ class Turns:
         self._left = self._width
         while self._left and self._waiting:
             self._left -= 1
-            self._waiting.popleft().switch(None)  # it runs here and now, until it waits for something else
+            waiter, _ = self._waiting.popitem(last=False)
+            waiter.switch(None)  # it runs here and now, until it waits for something else
         if self._left < self._width:
             self._timer.start(self._next)
