@@ -30,6 +30,7 @@ from ..protocol.wire import TooLong
 from . import faults
 from .journal import Journal
 from .outbox import OWING, RECORD, TURN_BYTES, Outbox
+from .pings import Pings
 from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
 
 if TYPE_CHECKING:
@@ -82,14 +83,12 @@ class Session:
         "__weakref__",
         "_capabilities",
         "_decoder",
-        "_heartbeat",
         "_local",
         "_outbox",
         "_owner",
         "_partial",
         "_parting",
         "_paused",
-        "_ping_number",
         "_pinged_at",
         "_pings",
         "_read_watcher",
@@ -174,9 +173,7 @@ class Session:
         self.round: int | None = None
         self._partial = False  # whether the heartbeat knows that a frame has begun and not ended
         self._pinged_at: float | None = None
-        self._pings: dict[int, tuple[float, AsyncResult[float] | None]] | None = None
-        self._ping_number = 0
-        self._heartbeat = 0
+        self._pings = Pings()
         self._paused = False
         self._parting: str | None = None
         self._capabilities = peer.capabilities
@@ -254,10 +251,9 @@ class Session:
             if not waiter.ready():
                 raise PingTimeout(f"{self.peer} did not answer a ping within {timeout:g} s")
         finally:
-            if self._pings is not None:
-                self._pings.pop(number, None)
+            self._pings.forget(number)
         rtt = waiter.get(block=False)
-        assert rtt is not None  # noqa: S101  # ready, and no exception: it is what _ponged set
+        assert rtt is not None  # noqa: S101  # ready, and no exception: it is what its answer set
         return rtt
 
     def close(self, reason: str = CLOSED) -> None:
@@ -344,7 +340,7 @@ class Session:
 
     def let_go(self) -> None:
         """In a child of a fork: the link is the parent's. Close our copy of it, and send nothing."""
-        self._pings = None  # who waits for an answer waits in the parent
+        self._pings.abandon()
         self._end("this process was forked: the link stays with its parent", orderly=False)
 
     def leave(self, farewell: Farewell, reason: str) -> None:
@@ -489,14 +485,10 @@ class Session:
             self._end(f"the peer said goodbye: {printable(why, 200)}", orderly=True)
 
     def _ponged(self, number: int) -> None:
-        known = self._pings.pop(number, None) if self._pings is not None else None
-        if known is None:
-            return
-        sent_at, waiter = known
-        self.rtt = max(0.0, self._owner.runtime.monotonic() - sent_at)
-        self._owner.journal.rtts.observe(self.rtt)
-        if waiter is not None:
-            waiter.set(self.rtt)
+        rtt = self._pings.answered(number, self._owner.runtime.monotonic())
+        if rtt is not None:
+            self.rtt = rtt
+            self._owner.journal.rtts.observe(rtt)
 
     # Writing: in the loop's callbacks, too.
 
@@ -508,14 +500,7 @@ class Session:
         return known
 
     def _send_ping(self, waiter: AsyncResult[float] | None) -> int:
-        if self._pings is None:
-            self._pings = {}
-        self._ping_number = number = self._ping_number + 1
-        if waiter is None:
-            # Of the heartbeat's own pings only the newest is of interest, however many went unanswered.
-            self._pings.pop(self._heartbeat, None)
-            self._heartbeat = number
-        self._pings[number] = (self._owner.runtime.monotonic(), waiter)
+        number = self._pings.begin(self._owner.runtime.monotonic(), waiter)
         self._outbox.post(frames.encode_ping(number))
         return number
 
@@ -551,10 +536,7 @@ class Session:
             if orderly:
                 self._sock.unwrap()  # one attempt; the socket never waits
         self._sock.close()
-        pings, self._pings = self._pings, None
-        for _sent_at, waiter in (pings or {}).values():
-            if waiter is not None:
-                waiter.set_exception(SessionClosed(self.peer, reason))
+        self._pings.fail(lambda: SessionClosed(self.peer, reason))
         self._owner.session_ended(self)
 
 
