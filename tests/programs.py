@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -14,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
+
+# Python's own would take a child for ended with status 0 that gevent's loop has waited for.
+import gevent.subprocess as subprocess
 import pytest
 
 from tests.waiting import until

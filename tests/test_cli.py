@@ -104,10 +104,11 @@ class CommandLine:
             **{key: value for key, value in os.environ.items() if key != VARIABLE},
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / ".config"),
-            "XDG_RUNTIME_DIR": str(home),
-            "TMPDIR": str(home),
+            "XDG_RUNTIME_DIR": str(home / ".run"),
+            "TMPDIR": str(home / ".run"),
             MARKER: uuid.uuid4().hex,
         }
+        (home / ".run").mkdir()  # and not home itself, where a folder "snowgreen" would be found as a package
         self.started = []
         self.said = []
 

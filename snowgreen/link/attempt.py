@@ -9,6 +9,7 @@ there already always stays.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +71,7 @@ class Attempt:
         self._kept = False
         self._talk: Conversation | None = None
         self._began = self.endpoint.runtime.monotonic()
+        self._process = os.getpid()
 
     def run(self) -> Session | None:
         """The session; None if the rule says to look again."""
@@ -78,7 +80,7 @@ class Attempt:
         self.endpoint.journal.dials += 1
         try:
             sock = self._connect()
-            if self.endpoint.stopped:  # as in a child of a fork, to which the connection does not belong
+            if os.getpid() != self._process:  # in a child of a fork, to which the connection does not belong
                 raise gevent.GreenletExit
             dial.step = "the TLS handshake"
             with Deadline(limits.handshake_timeout, "the handshake", dial.key):

@@ -75,7 +75,7 @@ class Conversation:
         except LinkTimeout:
             raise  # it is an OSError too, being a TimeoutError
         except OSError as error:
-            raise faults.securing(error, peer) from error
+            raise faults.securing(error, peer, dialed=peer is not None) from error
         problem = tls.alpn_problem(sock, classic=classic)
         if problem is not None:
             raise TLSError(problem, peer=peer)

@@ -147,9 +147,9 @@ def certifying(error: OSError, peer: str | None) -> CertificateError | None:
     return CertificateError(f"{problem}; {_BOTH}", peer=peer)
 
 
-def securing(error: OSError, peer: str | None) -> LinkError:
-    """A failure during the TLS handshake: of a dial to `peer`, or None where it was accepted."""
-    door = "" if peer is None else f"; {_AT_THE_DOOR}"
+def securing(error: OSError, peer: str | None, *, dialed: bool = True) -> LinkError:
+    """A failure during the TLS handshake, of a connection that was `dialed`, or else accepted."""
+    door = f"; {_AT_THE_DOOR}" if dialed else ""
     about_certificate = certifying(error, peer)
     if about_certificate is not None:
         return about_certificate

@@ -273,7 +273,7 @@ class _Inbound:
                     tls.no_delay(raw)
                     sock = tls.wrap_server(raw, end)
                 except OSError as error:  # reset between accept and here
-                    raise faults.securing(error, None) from error
+                    raise faults.securing(error, None, dialed=False) from error
                 talk = Conversation(sock)
                 classic, certified = endpoint.allows_classic(), end.certified
                 seen = talk.secure(
