@@ -146,10 +146,12 @@ class Client:
 
     def link(self, address: str, count: int, at_once: int) -> Answer:
         """Make links."""
-        self._address, made, watch = address, len(self._nodes), Stopwatch()
+        self._address, made = address, len(self._nodes)
+        # Before the first dial: a node is more than a link, and no other peer has to make one.
+        nodes = [make(f"client-{os.getpid()}-{number}", listen=False) for number in range(made, made + count)]
+        watch = Stopwatch()
 
-        def dial(number: int) -> None:
-            node = make(f"client-{os.getpid()}-{number}", listen=False)
+        def dial(node: Node) -> None:
             try:
                 node.connect(address, timeout=30)
             except OSError:
@@ -158,7 +160,7 @@ class Client:
             self._nodes.append(node)
 
         pool = Pool(at_once)
-        dials = [pool.spawn(dial, number) for number in range(made, made + count)]
+        dials = [pool.spawn(dial, node) for node in nodes]
         gevent.joinall(dials)
         failures = [dial.exception for dial in dials if dial.exception is not None]
         return watch.as_answer(made=len(self._nodes) - made, why=str(failures[0]) if failures else "")
