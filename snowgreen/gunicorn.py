@@ -25,6 +25,7 @@ the node. The links then end with a goodbye; if requests stay open, they do so s
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ import gevent
 from . import forks
 from .arguments import WORKER_VARIABLE
 from .errors import ConfigurationError
+from .node import Node
 
 #: Seconds between two looks whether the worker is to end.
 _LOOK = 0.25
@@ -58,7 +60,18 @@ class Server(Protocol):
 
 
 def pre_fork(server: Server, worker: Worker) -> None:
-    """In the master: choose a number for `worker`, which no living one has."""
+    """In the master: choose a number for `worker`, which no living one has.
+
+    It warns, by :class:`RuntimeWarning`, of a node that was started there.
+    """
+    for node in forks.nodes():
+        if isinstance(node, Node) and node.started:
+            warnings.warn(
+                f"{node.name} was started in gunicorn's master, whose loop never runs: who dials it there "
+                "gets no answer. Leave it to snowgreen.gunicorn to start it in each worker",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     taken = {getattr(other, "snowgreen_number", None) for other in server.WORKERS.values()}
     number = 1
     while number in taken:

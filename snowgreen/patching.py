@@ -51,6 +51,7 @@ _ON_PURPOSE = frozenset(
         "greenlet",
         "gunicorn",
         "pydevd",
+        "sentry_sdk",
         "snowgreen",
     }
 )

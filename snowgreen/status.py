@@ -15,7 +15,7 @@ import msgspec
 from ._version import __version__
 from .events import Event, HandshakeFailed, NodeDown, NodeUp
 from .link.journal import cause
-from .link.logs import KINDS
+from .link.logs import KINDS, one_line
 
 if TYPE_CHECKING:
     from .link.session import Session
@@ -192,7 +192,7 @@ def event_status(event: Event) -> EventStatus:
         at=getattr(event, "at", None),
         peer=peer,
         bad=not fine,
-        text=str(event),
+        text=one_line(str(event)),  # the path of a file may be no UTF-8, which JSON cannot hold
         cause=why,
     )
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import gevent.socket
 import gevent.ssl
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from gevent import pywsgi
 from gevent.event import Event
 from gevent.subprocess import PIPE, Popen
@@ -30,8 +33,10 @@ from snowgreen import Config, HandshakeFailed, Limits, NodeDown, NodeUp, TLSConf
 from snowgreen.cli import group
 from snowgreen.cookie import Cookie
 from snowgreen.doctor import STEPS, Outcome, Step, certificate, clocks, examine, words
+from snowgreen.doctor.channel import Channel
 from snowgreen.errors import CookieError
 from snowgreen.link import endpoint, tls
+from snowgreen.link.deadline import Deadline
 from snowgreen.link.runtime import Runtime
 from snowgreen.names import Address, parse_address, parse_name
 from snowgreen.protocol.frames import FrameTag, encode, encode_pong
@@ -417,6 +422,25 @@ def test_a_peer_that_answers_no_ping() -> None:
         fails(look(server.name(), timeout=0.2), "pairing", "carries nothing", "log")
 
 
+def test_a_peer_that_floods_us_holds_up_no_deadline() -> None:
+    """Where there is always more to read, and reading never waits, the time is over all the same."""
+    end = time.monotonic() + 5
+
+    class Endless:
+        def recv(self, size: int) -> bytes:
+            assert time.monotonic() < end, "the deadline has not passed"
+            return b"x"
+
+    class Unfinished:
+        def read(self, size: int) -> bytes:
+            raise ssl.SSLWantReadError
+
+    channel = Channel(Endless(), tls.client_end())  # type: ignore[arg-type]  # all that is used of a socket
+    channel._tls = Unfinished()
+    with pytest.raises(snowgreen.LinkTimeout), Deadline(0.1, "reading"):
+        channel.receive()
+
+
 def test_a_classic_peer() -> None:
     """A node that speaks the classic form only is named as one, with what to set for it."""
     env = {"SNOW_COOKIE": "a cookie for the snow side"}
@@ -594,6 +618,19 @@ def test_a_certificate_that_is_none() -> None:
     """What cannot be read as a certificate is not read."""
     assert certificate.read(b"") is None
     assert certificate.read(b"\x30\x03\x02\x01\x01") is None
+
+
+def test_a_certificate_whose_name_is_no_text() -> None:
+    """One whose name is encoded as a BIT STRING ends nothing; what is odd in another one warns nobody."""
+    made = x509.load_pem_x509_certificate(tls.ephemeral_certificate(now()).pem)
+    whole = made.public_bytes(serialization.Encoding.DER)
+    name = tls.SNI.encode()
+    text, bits = b"\x0c%c%b" % (len(name), name), b"\x03%c\0%b" % (len(name), name[1:])
+    assert text in whole
+    assert certificate.read(whole.replace(text, bits)) is None
+    country, name_of = b"\x55\x04\x06", b"\x55\x04\x03"  # a country has two letters
+    with warnings.catch_warnings(action="error"):
+        assert certificate.read(whole.replace(name_of, country)) is not None
 
 
 # Cookies, names, pairing.

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import gevent
 import pytest
 
 import snowgreen.gunicorn
+from tests.conftest import MakeNode
 from tests.programs import BIN, Process, Start, free_ports, http
 from tests.programs import started_programs as started_programs  # the fixture "start"
 from tests.waiting import until
@@ -72,6 +74,16 @@ def test_the_lowest_free_number_is_taken() -> None:
     new = worker(15)
     snowgreen.gunicorn.pre_fork(server, new)
     assert new.snowgreen_number == 2
+
+
+def test_a_node_that_was_started_in_the_master_is_warned_of(make_node: MakeNode) -> None:
+    """Its listener would be there, and nobody behind it; one that is not started is as it should be."""
+    node = make_node()
+    with pytest.warns(RuntimeWarning, match=f"{node.name} was started in gunicorn's master"):
+        snowgreen.gunicorn.pre_fork(SimpleNamespace(WORKERS={}), worker(1))
+    node.stop()
+    with warnings.catch_warnings(action="error"):
+        snowgreen.gunicorn.pre_fork(SimpleNamespace(WORKERS={}), worker(1))
 
 
 def test_a_worker_knows_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

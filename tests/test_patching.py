@@ -58,6 +58,14 @@ def test_no_false_alarm(before: str) -> None:
     assert run(before + LINK) == ("linked\n", [])
 
 
+def test_who_asks_for_what_was_before_is_no_alarm(tmp_path: Path) -> None:
+    """Sentry's profiler runs in a thread of its own, and asks gevent for the sleep that is made for one."""
+    (tmp_path / "sentry_sdk.py").write_text(
+        "from gevent.monkey import get_original\nthread_sleep = get_original('time', 'sleep')\n"
+    )
+    assert run(PATCH.format("") + "import sentry_sdk\n" + LINK, folder=tmp_path) == ("linked\n", [])
+
+
 def test_no_false_alarm_from_gevents_own_program(tmp_path: Path) -> None:
     """Run by python -m gevent.monkey it is patched before the program, with whatever that imports."""
     (tmp_path / "program.py").write_text("from time import sleep\nfrom ssl import SSLContext\n" + LINK)

@@ -84,6 +84,15 @@ def test_every_event_has_a_word():
     assert set(status.KINDS) == set(typing.get_args(all_events.Event))
 
 
+def test_what_is_no_utf_8_can_be_written_as_json(make_node: MakeNode):
+    """A path of other bytes, in an event's words, is escaped: JSON could not hold it."""
+    node = make_node()
+    node.journal.record(snowgreen.CertificateProblem("/etc/\udcff.pem is gone", 1.0))
+    (event,) = status.events(node)
+    assert "/etc/\\udcff.pem is gone" in event.text
+    assert msgspec.json.decode(msgspec.json.encode(event), type=status.EventStatus) == event
+
+
 def test_all_of_it_can_be_written_as_json(make_node: MakeNode):
     """What is shown goes through JSON and back unchanged."""
     server, client = make_node(), make_node(listen=False)

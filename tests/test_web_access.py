@@ -61,7 +61,10 @@ def test_without_a_token_other_hosts_are_refused(host: str):
     assert len(reply.body) < 600
 
 
-@pytest.mark.parametrize("header", ["HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"])
+@pytest.mark.parametrize(
+    "header",
+    ["HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"],
+)
 def test_without_a_token_what_a_proxy_passes_on_is_refused(header: str):
     """Behind a proxy every request seems to come from this machine: one that says so is refused."""
     assert refused(Guard(None), **{header: "192.0.2.1"}) == 403
@@ -76,6 +79,10 @@ def test_pages_of_other_sites_are_refused(site: str):
         asked = {"HTTP_AUTHORIZATION": authorization, "HTTP_SEC_FETCH_SITE": site}
         assert refused(guard, HTTP_SEC_FETCH_MODE="no-cors", **asked) == 403
         assert refused(guard, HTTP_SEC_FETCH_MODE="navigate", **asked) == 0
+        for place, status in (("document", 0), ("iframe", 403), ("embed", 403)):
+            assert (
+                refused(guard, HTTP_SEC_FETCH_MODE="navigate", HTTP_SEC_FETCH_DEST=place, **asked) == status
+            )
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

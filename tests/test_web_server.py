@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,6 +206,67 @@ def test_a_request_has_only_so_long(serve: Any, monkeypatch: pytest.MonkeyPatch,
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "begin",
+    ["GET /", "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"],
+    ids=["line", "body"],
+)
+def test_drips_hold_no_connection(serve: Any, monkeypatch: pytest.MonkeyPatch, begin: str):
+    """A request line that comes in drips has only so long, and a body is not waited for at all."""
+    monkeypatch.setattr(servers, "_IDLE_SECONDS", 0.3)
+    with Client(serve(Staged())) as dripping:
+        dripping.sock.sendall(begin.encode())
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    dripping.sock.sendall(b"x")
+                    gevent.sleep(0.02)
+
+        drips = gevent.spawn(drip)
+        drips.join(5)
+        dripped = drips.dead
+        drips.kill()
+        assert dripped
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        f"GET /?token={TOKEN} and more HTTP/1.1\r\n\r\n",
+        f"GET /?token={TOKEN} HTTP/1\r\n\r\n",
+        f"DO {TOKEN}\r\n\r\n",
+        f"GET / HTTP/1.1\r\n{TOKEN}: {'x' * 70_000}\r\n\r\n",
+        "GET / HTTP/1.1\r\n" + f"{TOKEN}: x\r\n" * 200 + "\r\n",
+        "GET / HTTP/1.1\r\n" + f"{TOKEN}: {'x' * 1000}\r\n" * 40 + "\r\n",
+        f"GET / HTTP/1.1\r\nContent-Length: {TOKEN}\r\n\r\n",
+    ],
+    ids=["spaces", "version", "method", "long", "many", "large", "length"],
+)
+def test_what_is_no_request_leaves_no_trace(serve: Any, caplog: Any, capfd: Any, request_text: str):
+    """It is refused with all the headers of an answer; what it held, perhaps the token, is not logged."""
+    caplog.set_level("DEBUG")
+    with Client(serve(Staged(), token=TOKEN)) as client:
+        client.sock.sendall(request_text.encode())
+        answer = client.file.readline()
+        while (line := client.file.readline().strip()) and b"Content-Security-Policy" not in line:
+            pass
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert line
+    assert TOKEN not in caplog.text
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert capfd.readouterr().err == ""
+
+
+def test_the_head_of_a_stream_ends_with_itself(serve: Any):
+    """What comes behind it on the same connection is the next answer, and no end of chunks."""
+    with Client(serve(Staged())) as client:
+        client.sock.sendall(b"HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while client.file.readline().strip():
+            pass
+        assert client.get("/status.json")[0] == 200
+
+
 def test_stopping_the_server_ends_the_streams(serve: Any):
     """A server that is stopped does not wait for those who watch."""
     with Client(serve(Staged())) as client:
@@ -212,11 +274,47 @@ def test_stopping_the_server_ends_the_streams(serve: Any):
         until(lambda: "name" in vars(watching.page).get("node", {}), "it has begun")
         began = time.monotonic()
         serve.running[0].stop(timeout=0)
-        watching.greenlet.join(
-            2,
-        )
+        watching.greenlet.join(2)
         assert watching.greenlet.dead
         assert time.monotonic() - began < 2
+
+
+def test_a_child_of_a_fork_answers_nobody():
+    """Its node is another one: who asks, the child itself too, and who watches, hear of the parent's."""
+    code = """
+        import json, os, gevent, gevent.os, snowgreen
+        from gevent import socket
+        from snowgreen import web
+        node = snowgreen.Node("p@127.0.0.1:0", cookie="correct horse battery staple").start()
+        server = web.serve(node, "127.0.0.1:0")
+        place = ("127.0.0.1", server.server_port)
+        def ask(path):
+            sock = socket.create_connection(place, timeout=10)
+            sock.sendall(f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+            return sock.makefile("rb")
+        watched = ask("/events")
+        while b"data" not in watched.readline():
+            pass
+        parent = os.getpid()
+        read, write = os.pipe()
+        pid = gevent.os.fork_gevent()
+        if pid == 0:
+            try:
+                told = {json.loads(ask("/status.json").read().split(b"\\n")[-1])["node"]["pid"] for _ in range(20)}
+                gevent.sleep(0)
+                os.write(write, b"ok" if told == {parent} and not server.pool else b"no")
+            finally:
+                os._exit(0)
+        print(gevent.os.tp_read(read, 2).decode())
+        while b"data" not in (line := watched.readline()):
+            assert line
+        server.stop(timeout=0)
+        node.stop()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ("ok\n", "")
 
 
 def test_the_token_over_http(serve: Any):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import warnings
 from typing import Any, NamedTuple
 
 from .. import certificates
@@ -67,6 +68,20 @@ def read(der: bytes) -> Shown | None:
     """What the certificate `der` says; None if it cannot be read."""
     x509 = prepare()
     try:
+        return _read(x509, der)
+    # A TypeError comes of a name that is encoded as what no name is.
+    except (
+        ValueError,
+        TypeError,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
+        return None
+
+
+def _read(x509: Any, der: bytes) -> Shown:
+    with warnings.catch_warnings(action="ignore"):  # of what is odd in it, which is for who made it
         found = x509.load_der_x509_certificate(der)
         names = tuple(printable(name) for name in _names(found)[:_MOST_NAMES])
         subject = found.subject.rfc4514_string()
@@ -78,8 +93,6 @@ def read(der: bytes) -> Shown | None:
             found.not_valid_before_utc,
             found.not_valid_after_utc,
         )
-    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return None
 
 
 def _names(certificate: Any) -> list[str]:

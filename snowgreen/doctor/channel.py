@@ -7,6 +7,7 @@ import socket
 import ssl
 from typing import Any
 
+import gevent
 import gevent.socket
 
 from ..link import tls
@@ -121,6 +122,7 @@ class Channel:
             self.sock.sendall(waiting)
 
     def _fill(self) -> None:
+        gevent.sleep(0)  # recv need not wait for a peer that floods us, and no deadline would ever pass
         data = self.sock.recv(_READ_BYTES)
         if len(self.first) < _FIRST_BYTES:
             self.first += data[: _FIRST_BYTES - len(self.first)]

@@ -19,7 +19,8 @@ from .reply import Reply, words
 #: Of the token, in characters.
 _SHORTEST, _LONGEST = 16, 256
 _LONGEST_HEADER = 4096
-_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_VIA")
+#: What a proxy adds, which is one of these or begins with it.
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
 class Guard:
@@ -46,8 +47,7 @@ class Guard:
 
     def refusal(self, environ: dict[str, Any]) -> Reply | None:
         """Why this request is not answered; None if it is."""
-        site, mode = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_SEC_FETCH_MODE")
-        if site in ("cross-site", "same-site") and mode != "navigate":
+        if environ.get("HTTP_SEC_FETCH_SITE") in ("cross-site", "same-site") and not _follows_link(environ):
             return words(403, "The dashboard does not answer what a page of another site asks for.")
         if self._open:
             return _unless_local(environ)
@@ -114,13 +114,19 @@ def asked_token(environ: dict[str, Any]) -> str | None:
     return fields["token"][0] if "token" in fields else None
 
 
+def _follows_link(environ: dict[str, Any]) -> bool:
+    """Whether a browser asks for a page of its own, and for no frame in another one."""
+    frame = environ.get("HTTP_SEC_FETCH_DEST", "document") != "document"
+    return environ.get("HTTP_SEC_FETCH_MODE") == "navigate" and not frame
+
+
 def _unless_local(environ: dict[str, Any]) -> Reply | None:
     source, host = str(environ.get("REMOTE_ADDR", "")), str(environ.get("HTTP_HOST", ""))
     if not _is_loopback_address(source):
         problem = f"this one came from {printable(source) or 'an unknown address'}"
     elif not _is_loopback_host(host):
         problem = f"this one asked for the host '{printable(host)}'"
-    elif any(name in environ for name in _FORWARDED):
+    elif any(name.startswith(_FORWARDED) for name in environ):
         problem = "this one was passed on by a proxy"
     else:
         return None

@@ -122,7 +122,7 @@ class _Dashboard:
             return words(503, "As many look at this dashboard as may at once.", ("Retry-After", "10"))
         headers = (("X-Accel-Buffering", "no"),)  # nginx would gather events before it passes them on
         if environ["REQUEST_METHOD"] == "HEAD":
-            return Reply(200, iter(()), EVENTS, headers)
+            return Reply(200, b"", EVENTS, headers)  # with a length: the end of chunks would be a body
         return Reply(200, self._feed.join(), EVENTS, headers)
 
     def _metrics(self, environ: WSGIEnvironment) -> Reply:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import gevent
 from gevent import socket
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 from ..errors import ConfigurationError
 from ..names import Address, is_loopback, parse_address
 from .app import dashboard
+from .reply import words
 
 if TYPE_CHECKING:
     from ..node import Node
@@ -26,6 +29,8 @@ _CONNECTIONS = 128
 #: Seconds for a request to come, and for a write to be taken.
 _REQUEST_SECONDS = 10.0
 _IDLE_SECONDS = 30.0
+#: Bytes of a request's headers. gevent would take 6.5 MB.
+_LONGEST_HEAD = 32 * 1024
 
 
 def check_address(address: str, *, protected: bool, argument: str = "address") -> Address:
@@ -65,8 +70,17 @@ def serve(node: Node, address: str = "127.0.0.1:9180", *, token: str | None = No
         problem = f"{where} cannot be bound: {error.strerror or error}"
         raise ConfigurationError("address", problem) from error
     places = Pool(_CONNECTIONS)
-    server = WSGIServer(listening, application, log=None, error_log=log, handler_class=_Handler, spawn=places)
+    server = _Server(
+        listening,
+        application,
+        log=None,
+        error_log=log,
+        handler_class=_Handler,
+        spawn=places,
+        environ={"SERVER_NAME": where.host},  # which it would otherwise ask the name servers for
+    )
     server.start()
+    _serving.add(server)
     return server
 
 
@@ -87,16 +101,73 @@ def _bound(where: Address) -> socket.socket:
     return listening
 
 
+class _Server(WSGIServer):
+    """A server with which a child of a fork has nothing to do."""
+
+    def let_go(self) -> None:
+        """In that child: close its descriptors of what are the parent's connections."""
+        answering = self.pool
+        self.close()
+        if answering is not None:
+            answering.kill(block=False)
+
+
+# Not in snowgreen.forks: what is there is started again in the workers of gunicorn, and this cannot be.
+_serving: WeakSet[_Server] = WeakSet()
+
+
+def _in_child() -> None:
+    for server in list(_serving):
+        server.let_go()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+class _Head:
+    """The headers of a request as they are read: no more of them than :data:`_LONGEST_HEAD`."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._left = _LONGEST_HEAD
+
+    def readline(self, size: int) -> Any:
+        line = self._file.readline(min(size, self._left))
+        self._left -= len(line)
+        if self._left <= 0:
+            raise ValueError(f"more than {_LONGEST_HEAD} bytes of headers")
+        return line
+
+
 class _Handler(WSGIHandler):
-    """A connection whose other end has only so long for everything, and whose loss is no news."""
+    """A connection whose other end has only so long for everything, and of whose faults nothing is logged.
+
+    What it sends may hold the token, and whoever reaches the port can send as much of it as he likes.
+    """
 
     def __init__(self, sock: Any, address: Any, server: WSGIServer) -> None:
         sock.settimeout(_IDLE_SECONDS)
         super().__init__(sock, address, server)
 
+    def read_requestline(self) -> str:
+        with gevent.Timeout(_IDLE_SECONDS, TimeoutError("no request came")):
+            return super().read_requestline()
+
     def read_request(self, raw_requestline: str) -> Any:
         with gevent.Timeout(_REQUEST_SECONDS, TimeoutError("the request did not come")):
             return super().read_request(raw_requestline)
+
+    def MessageClass(self, fp: Any, *more: Any) -> Any:  # noqa: N802  # gevent calls it so
+        head: Any = _Head(fp)
+        return super().MessageClass(head, *more)
+
+    def get_environ(self) -> Any:
+        environ = super().get_environ()
+        if self.content_length or "HTTP_TRANSFER_ENCODING" in environ:
+            # No answer needs a body, and gevent would read all of it, however slowly it comes.
+            self.close_connection = True
+            self.wsgi_input = environ["wsgi.input"] = Input(self.rfile, 0)
+        return environ
 
     def handle_error(
         self,
@@ -109,8 +180,13 @@ class _Handler(WSGIHandler):
         else:
             super().handle_error(kind, value, trace)
 
-    def _handle_client_error(self, error: BaseException) -> Any:
+    def _handle_client_error(self, error: BaseException) -> tuple[str, bytes] | None:
+        self.close_connection = True
         if isinstance(error, OSError):
-            self.close_connection = True
             return None
-        return super()._handle_client_error(error)  # type: ignore[misc]  # gevent's types lack it
+        log.debug("a request could not be read: %s", type(error).__name__)
+        reply = words(400, "That is no request in HTTP.", ("Connection", "close"))
+        head = "".join(f"{name}: {value}\r\n" for name, value in reply.all_headers())
+        return str(reply.status), b"".join(
+            [f"HTTP/1.1 {reply.line}\r\n{head}\r\n".encode(), *reply.pieces(head=False)]
+        )

@@ -92,9 +92,8 @@ class Keyboard:
     def _read(self, descriptor: int) -> None:
         keys = Keys()
         while True:
-            socket.wait_read(
-                descriptor
-            )  # rather than O_NONBLOCK, which the shell's own input would have, too
+            # Rather than O_NONBLOCK, which the shell's own input would have, too.
+            socket.wait_read(descriptor)
             try:
                 data = os.read(descriptor, 1024)
             except OSError:
