@@ -380,6 +380,17 @@ def test_the_terminal_is_restored_by_whatever_ends_it(cli: CommandLine, terminal
     assert top.sent.isascii()
 
 
+def test_a_hangup_leaves_the_terminal_as_it_was(cli: CommandLine, terminal: Callable[..., Terminal]):
+    """SIGHUP, by hand or by a session that ends, ends it with 129, and nothing of its own stays on the screen."""
+    _, name = cli.node()
+    top = terminal("top", "--interval", "600")
+    top.shows(rf"^{name}  up ")
+    top.process.send_signal(signal.SIGHUP)
+    assert top.end() == 128 + signal.SIGHUP
+    top.is_left()
+    assert termios.tcgetattr(top.theirs) == top.before
+
+
 def state(pid: int) -> str:
     """The state of a process, as one letter."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

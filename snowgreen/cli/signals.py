@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 
@@ -18,8 +18,11 @@ class Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def on_signal(action: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Within the block, the first SIGINT or SIGTERM calls `action` in a greenlet; later ones do nothing.
+def on_signal(
+    action: Callable[[signal.Signals], None],
+    numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[None]:
+    """Within the block, the first of the signals calls `action` in a greenlet; later ones do nothing.
 
     An impatient second Ctrl-C must not cut short the clean end that the first has begun.
     """
@@ -31,7 +34,7 @@ def on_signal(action: Callable[[signal.Signals], None]) -> Iterator[None]:
             action(number)
 
     # Through the loop and not signal.signal, which would raise in the hub and print a traceback.
-    watchers = [gevent.signal_handler(number, take, number) for number in (signal.SIGINT, signal.SIGTERM)]
+    watchers = [gevent.signal_handler(number, take, number) for number in numbers]
     try:
         yield
     finally:
@@ -50,8 +53,9 @@ def on_hangup(action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Within the block, SIGINT or SIGTERM raises :class:`Interrupted` in the calling greenlet."""
+def interruptible(*more: signal.Signals) -> Iterator[None]:
+    """Within the block, SIGINT, SIGTERM and `more` raise :class:`Interrupted` in the calling greenlet."""
     caller = gevent.getcurrent()
-    with on_signal(lambda number: gevent.kill(caller, Interrupted(number))):
+    numbers = (signal.SIGINT, signal.SIGTERM, *more)
+    with on_signal(lambda number: gevent.kill(caller, Interrupted(number)), numbers):
         yield

@@ -68,7 +68,7 @@ def top(node: str | None, interval: float, sort: str, once: bool) -> None:
     with asking():
         first = take(path)  # an error is one line, and not a screen that comes and goes
     try:
-        with interruptible():
+        with interruptible(signal.SIGHUP):  # whatever ends it, the terminal gets back what it was
             _Top(console, view, node, path, interval).run(first)
     except Interrupted as interruption:
         if interruption.number != signal.SIGINT:
