@@ -337,7 +337,7 @@ def test_beyond_loopback_only_with_a_token():
     """A dashboard that others could reach is refused without a token, and the error says what to do."""
     for address in ("0.0.0.0:9180", "[::]:9180", "192.0.2.1", "node.example:80"):
         with pytest.raises(
-            snowgreen.ConfigurationError, match=r"^address: .* add a token, or bind to 127\.0\.0\.1:\d+"
+            snowgreen.ConfigurationError, match=r"^address: .* add a token .*, or bind to 127\.0\.0\.1:\d+"
         ):
             web.serve(Staged(), address)
         assert str(servers.check_address(address, protected=True)).startswith(address.split(":")[0])

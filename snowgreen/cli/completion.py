@@ -72,7 +72,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     zsh:   snowgreen completion zsh > a file _snowgreen in a directory of $fpath
     fish:  snowgreen completion fish > ~/.config/fish/completions/snowgreen.fish
 
-    Or for one session of bash or zsh: eval "$(snowgreen completion bash)".
+    Make the directory first if it is not there. Or for one session of bash or zsh:
+    eval "$(snowgreen completion bash)".
     """  # noqa: D301 - click takes the backspace itself for "leave this paragraph as it is"
     found = get_completion_class(shell)
     if found is None:  # click knows all three

@@ -49,10 +49,11 @@ class Cluster(Sequence[Node]):
         self._nodes: list[_MemoryNode] = []
 
     def add(self, name: str, *, linked: bool = True, **options: Any) -> Node:
-        """Start another node.
+        """Start another node, and link it with those that are there.
 
         :param name: a node name, or only its part before the ``@``.
-        :param linked: whether it is linked with those that are there already.
+        :param linked: whether to link it. If it cannot be, as with another cookie, the error is raised, and
+            the node stays.
         :param options: as for :class:`snowgreen.Node`; default: as for the other nodes.
         :returns: the node, which is also at the end of this sequence.
         """

@@ -44,7 +44,8 @@ def check_address(address: str, *, protected: bool, argument: str = "address") -
         raise ConfigurationError(
             argument,
             f"{parsed.host} may be reached from outside, and whoever reaches it would see names, addresses "
-            f"and events: add a token, or bind to 127.0.0.1:{parsed.port}",
+            "and events: add a token (--dashboard-token-file on the command line), or bind to "
+            f"127.0.0.1:{parsed.port}",
         )
     return parsed
 

@@ -243,6 +243,8 @@ def test_rates_and_round_trips_follow_the_link(browser: Browser, serve: Any):
     points = browser.run(drawn)
     assert points[0] >= 1
     assert points[1:] == [0]
+    dots = "return [...document.querySelectorAll('.trend circle')].map(e => getComputedStyle(e).display !== 'none')"
+    assert browser.run(dots) == [True, False]  # where there is no round trip, there is no dot
     session.rtt = 0.5
     until(lambda: browser.run(drawn)[0] == points[0] + 1, "the new round trip is drawn", timeout=5)
     assert browser.texts("#links-size .rtt .value") == ["500 ms", "–"]

@@ -204,9 +204,12 @@ class Row {
       (TREND.height - 3 - ((value - low) / span) * (TREND.height - 6)).toFixed(1),
     ]);
     this.line.setAttribute("points", points.map((point) => point.join(",")).join(" "));
-    const last = points.at(-1) ?? [-9, -9];
-    this.dot.setAttribute("cx", last[0]);
-    this.dot.setAttribute("cy", last[1]);
+    const last = points.at(-1);
+    this.dot.setAttribute("display", last ? "inline" : "none");
+    if (last) {
+      this.dot.setAttribute("cx", last[0]);
+      this.dot.setAttribute("cy", last[1]);
+    }
     link.drawn = true;
   }
 }

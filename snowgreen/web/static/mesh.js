@@ -93,7 +93,7 @@ export class Mesh {
     if (!inner.length && !outer.length) return "No peers yet.";
     const parts = [];
     if (inner.length) parts.push("Strong lines are this node's links");
-    if (this.model.mesh.size) parts.push("thin ones are what its peers report");
+    if (this.model.mesh.size) parts.push("thin ones are what its peers said when they were linked");
     if (missing.size) parts.push("dashed ones are kept and not up");
     return `${parts.join(", ")}.${more ? ` ${plural(more, "more node is", "more nodes are")} not drawn.` : ""}`;
   }
