@@ -108,7 +108,9 @@ class CommandLine:
             "TMPDIR": str(home / ".run"),
             MARKER: uuid.uuid4().hex,
         }
-        (home / ".run").mkdir()  # and not home itself, where a folder "snowgreen" would be found as a package
+        (home / ".run").mkdir(
+            exist_ok=True
+        )  # and not home itself, where a folder "snowgreen" would be found as a package
         self.started = []
         self.said = []
 

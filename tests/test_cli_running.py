@@ -36,8 +36,9 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory of this test's own for control sockets."""
+    (tmp_path / ".run").mkdir()  # which the commands use, too
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
-        monkeypatch.setenv(variable, str(tmp_path))
+        monkeypatch.setenv(variable, str(tmp_path / ".run"))
     monkeypatch.setattr(tempfile, "tempdir", None)  # where it keeps what it found before
 
 
@@ -103,7 +104,7 @@ def test_a_started_node_is_seen_from_other_processes(cli: CommandLine, tmp_path:
     following.line(rf"^\d\d:\d\d:\d\d  {name} has left: the peer said goodbye: it was stopped$")
     assert bob.end(signal.SIGTERM)[::2] == (0, "")
     assert following.end()[::2] == (0, "")
-    assert not list((tmp_path / "snowgreen").iterdir())
+    assert not list((tmp_path / ".run" / "snowgreen").iterdir())
 
 
 def test_a_node_that_was_killed_leaves_nothing_in_the_way(cli: CommandLine, tmp_path: Path):
@@ -115,11 +116,11 @@ def test_a_node_that_was_killed_leaves_nothing_in_the_way(cli: CommandLine, tmp_
     status, _, err = following.end()
     assert status == 1
     assert "the node has ended" in one_error_line(err)
-    assert (tmp_path / "snowgreen" / f"{name}.sock").exists()
+    assert (tmp_path / ".run" / "snowgreen" / f"{name}.sock").exists()
     result = run("nodes")
     assert (result.exit_code, result.stdout.split()) == (0, ["NAME", "PID", "UP", "LINKS", "LISTENS", "ON"])
     _, other = cli.node()
-    assert [path.name for path in (tmp_path / "snowgreen").iterdir()] == [f"{other}.sock"]
+    assert [path.name for path in (tmp_path / ".run" / "snowgreen").iterdir()] == [f"{other}.sock"]
 
 
 def test_a_node_can_do_without(cli: CommandLine, tmp_path: Path):
@@ -130,7 +131,7 @@ def test_a_node_can_do_without(cli: CommandLine, tmp_path: Path):
     assert "none of your nodes runs on this machine, or it has no control socket" in one_error_line(
         result.stderr
     )
-    (tmp_path / "snowgreen").write_text("in the way")
+    (tmp_path / ".run" / "snowgreen").write_text("in the way")
     running, _ = cli.node()
     code, _, err = running.end(signal.SIGTERM)
     assert code == 0
@@ -177,7 +178,7 @@ def test_a_node_that_is_frozen_is_listed_as_such(
     node = watched("alice@127.0.0.1:0")
     monkeypatch.setattr(client.running, "__defaults__", (0.2,))
     with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "snowgreen" / "frozen@127.0.0.1:9.sock"))
+        silent.bind(str(tmp_path / ".run" / "snowgreen" / "frozen@127.0.0.1:9.sock"))
         silent.listen()
         result = run("nodes", "--json")
         assert [status["name"] for status in lines(result)] == [node.name]
