@@ -54,6 +54,7 @@ def make_node() -> Iterator[MakeNode]:
     pool.maxsize = 1  # its thread, with its descriptors, is there before the count and stays
     pool.apply(int)
     gc.collect()
+    gc.freeze()  # what earlier tests have left alive is no concern of this one's, and need not be gone through
     descriptors, greenlets = open_descriptors(), len(live_greenlets())
     nodes: list[snowgreen.Node] = []
 
