@@ -56,7 +56,7 @@ def accept(run: Run) -> None:
     def once(pair: Pair) -> Figures:
         pair.server.rest()
         before = pair.server.cpu()
-        seconds = pair.link(count)
+        seconds = pair.link(count, light=True)
         pair.server.rest()
         spent = pair.server.cpu() - before
         pair.client.order("drop")
@@ -67,7 +67,7 @@ def accept(run: Run) -> None:
 
     with contextlib.ExitStack() as stack:
         openssl = stack.enter_context(Process("openssl", "floor"))
-        pairs = cases_of(run, "accept", run.pairs(stack, "accept"), lambda pair: pair.link(2))
+        pairs = cases_of(run, "accept", run.pairs(stack, "accept"), lambda pair: pair.link(2, light=True))
         cases = [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs]
         run.in_turn("accept", [Case("OpenSSL alone", partial(floor, openssl)), *cases], often=3)
 

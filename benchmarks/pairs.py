@@ -133,6 +133,8 @@ class Pair:
         self.server = stack.enter_context(Process(f"peers.{name}", "server"))
         self.client = stack.enter_context(Process(f"peers.{name}", "client"))
         self.address: Any = None
+        #: Whether its links can be of light ends.
+        self.crowd = False
         for process in (self.server, self.client):
             process.begin("hello")
 
@@ -140,18 +142,21 @@ class Pair:
         """What it says of itself."""
         hello = dict(self.server.finish())
         self.client.finish()
+        self.crowd = bool(hello["crowd"])
         return hello
 
     def start(self, **options: Any) -> None:
         """Have the server listen."""
         self.address = self.server.order("start", **options)["address"]
 
-    def link(self, count: int, at_once: int = 32) -> float:
+    def link(self, count: int, at_once: int = 32, *, light: bool = False) -> float:
         """Make links, and keep them; the seconds that took.
 
+        :param light: from ends that do nothing but be let in, where the peer has such.
         :raises Failed: if not all of them came about.
         """
-        answer = self.client.order("link", address=self.address, count=count, at_once=at_once)
+        how = "knock" if light and self.crowd else "link"
+        answer = self.client.order(how, address=self.address, count=count, at_once=at_once)
         if answer["made"] < count:
             raise Failed(f"{answer['made']} of {count} links were made: {answer.get('why', '')}".rstrip(": "))
         return float(answer["seconds"])

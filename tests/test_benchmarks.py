@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from benchmarks import bars, measures, pairs, plots
@@ -20,6 +21,9 @@ from benchmarks.bars import Bar
 from benchmarks.pairs import Book, Case, Ended, Failed, Missing, Pair, Process, Run, Unsupported
 from benchmarks.peers import PEERS, common
 from benchmarks.peers.common import Count, Hello, obey, obey_async, percentile, round_trips, slices
+from benchmarks.peers.crowd import Crowd
+from snowgreen.names import parse_name
+from tests.conftest import MakeNode
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -337,6 +341,28 @@ def test_a_peer_obeys_every_order(name: str) -> None:
         pair.link(1)
         until(lambda: pair.server.order("links") == {"links": 1}, "there are links again")
     assert run.book.notes == []
+
+
+@pytest.mark.parametrize("name", ["snowgreen", "asyncio", "threads"])
+def test_light_ends_are_let_in_and_leave(name: str) -> None:
+    """A server counts them as any other links; they come again under new names, and are refused elsewhere."""
+    run = Run([name], rounds=1, quick=True)
+    with contextlib.ExitStack() as stack:
+        (pair,) = run.pairs(stack, "orders")
+        for _ in range(2):
+            assert pair.link(5, at_once=3, light=True) > 0
+            until(lambda: pair.server.order("links") == {"links": 5}, "the server has all links")
+            pair.client.order("drop")
+            until(lambda: pair.server.order("links") == {"links": 0}, "every link is gone")
+    assert run.book.notes == []
+
+
+def test_a_light_end_that_is_not_let_in_is_a_failure(make_node: MakeNode) -> None:
+    """A node with another cookie lets none in; the answer says how many there are, and why."""
+    node = make_node(cookie="another cookie than theirs")
+    answer = gevent.get_hub().threadpool.apply(Crowd().knock, (parse_name(node.name).port, 2, 2))
+    assert answer["made"] == 0
+    assert "different cookies" in answer["why"]
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:

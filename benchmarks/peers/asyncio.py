@@ -41,8 +41,9 @@ from .common import (
     server_context,
     trips_answer,
 )
+from .crowd import Crowd
 
-HELLO: Final = Hello("asyncio", python(), True, "streams; each message is written and drained")
+HELLO: Final = Hello("asyncio", python(), True, "streams; each message is written and drained", crowd=True)
 
 
 class Link:
@@ -196,6 +197,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
         self._number = 0
         self._count = Count()
+        self._crowd = Crowd()
 
     async def link(self, address: int, count: int, at_once: int) -> Answer:
         """Make links."""
@@ -214,6 +216,10 @@ class Client:
 
         await asyncio.gather(*(work() for _ in range(at_once)))
         return watch.as_answer(made=len(self._links) - before, why=failures[0] if failures else "")
+
+    def knock(self, address: int, count: int, at_once: int) -> Answer:
+        """Make links of light ends."""
+        return self._crowd.knock(address, count, at_once)
 
     async def rtt(self, rounds: int) -> Answer:
         """Ping."""
@@ -234,6 +240,7 @@ class Client:
 
     async def drop(self) -> Answer:
         """Close the links."""
+        self._crowd.leave()
         for link in self._links:
             link.writer.close()
         self._links.clear()

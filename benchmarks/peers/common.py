@@ -39,6 +39,8 @@ class Hello:
     note: str = ""
     #: Other ways to send than the one of all peers: what ``send(..., way=...)`` takes.
     ways: tuple[str, ...] = ()
+    #: Whether its client can also ``knock``: make links of ends that do nothing but be let in.
+    crowd: bool = False
 
 
 # Orders.

@@ -20,16 +20,23 @@ from gevent.pool import Pool
 from snowgreen import Config, Limits, Mailbox, Node, Session, __version__
 from snowgreen.link.runtime import hub_state
 from snowgreen.link.turns import Turns
+from snowgreen.names import parse_name
 from snowgreen.protocol import mail
 from snowgreen.protocol.lanes import FRAGMENT
 from snowgreen.protocol.wire import pack
 
 from .common import PATIENCE, Answer, Count, Hello, Stopwatch, main, python, round_trips, trips_answer
+from .crowd import Crowd
+from .linking import COOKIE
 
 HELLO: Final = Hello(
-    "snowgreen", f"{__version__}, {python('gevent')}", True, "messages to a mailbox", ("values", "frames")
+    "snowgreen",
+    f"{__version__}, {python('gevent')}",
+    True,
+    "messages to a mailbox",
+    ("values", "frames"),
+    crowd=True,
 )
-COOKIE: Final = "the nodes of one benchmark"
 TOPIC: Final = "news"
 #: Frames that count as messages; the tag is one that no node uses.
 FRAME: Final = 0x7F
@@ -143,6 +150,7 @@ class Client:
     def __init__(self) -> None:
         self._nodes: list[Node] = []
         self._frames: Node | None = None
+        self._crowd = Crowd()
 
     def link(self, address: str, count: int, at_once: int) -> Answer:
         """Make links."""
@@ -164,6 +172,10 @@ class Client:
         gevent.joinall(dials)
         failures = [dial.exception for dial in dials if dial.exception is not None]
         return watch.as_answer(made=len(self._nodes) - made, why=str(failures[0]) if failures else "")
+
+    def knock(self, address: str, count: int, at_once: int) -> Answer:
+        """Make links of light ends."""
+        return self._crowd.knock(parse_name(address).port, count, at_once)
 
     def join(self) -> Answer:
         """Have every node get what is broadcast."""
@@ -215,7 +227,8 @@ class Client:
         return watch.as_answer()
 
     def drop(self) -> Answer:
-        """Stop the nodes."""
+        """Stop the nodes, and close the light ends."""
+        self._crowd.leave()
         pool = Pool(64)
         for node in [*self._nodes, *([self._frames] if self._frames else [])]:
             pool.spawn(node.stop)

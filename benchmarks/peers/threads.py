@@ -44,8 +44,9 @@ from .common import (
     round_trips,
     server_context,
 )
+from .crowd import Crowd
 
-HELLO: Final = Hello("threads", python(), True, "blocking sockets of the standard library")
+HELLO: Final = Hello("threads", python(), True, "blocking sockets of the standard library", crowd=True)
 
 
 class Link:
@@ -204,6 +205,7 @@ class Client:
         self._readers: list[threading.Thread] = []
         self._number = 0
         self._count = Count()
+        self._crowd = Crowd()
 
     def link(self, address: int, count: int, at_once: int) -> Answer:
         """Make links."""
@@ -220,6 +222,10 @@ class Client:
         self._number += count
         return watch.as_answer(made=len(self._links) - before, why=failures[0] if failures else "")
 
+    def knock(self, address: int, count: int, at_once: int) -> Answer:
+        """Make links of light ends."""
+        return self._crowd.knock(address, count, at_once)
+
     def rtt(self, rounds: int) -> Answer:
         """Ping."""
         return round_trips(self._links[0].ping, rounds)
@@ -233,6 +239,7 @@ class Client:
 
     def drop(self) -> Answer:
         """Close the links."""
+        self._crowd.leave()
         for link in self._links:
             link.close()
         for reader in self._readers:

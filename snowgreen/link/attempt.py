@@ -96,7 +96,7 @@ class Attempt:
                     certified=end.certified,
                 )
                 machine = self.endpoint.initiator(dial.name, self.counters, end, seen)
-                return self._handshake(secured, talk, machine, remote)
+                return self._handshake(talk, machine, remote)
         except LinkError:
             raise  # LinkTimeout is an OSError too
         except OSError as error:  # reset between connect and here
@@ -139,9 +139,7 @@ class Attempt:
                 return _connected(family, place)
         return _connected(*places[-1])
 
-    def _handshake(
-        self, sock: Secured, talk: Conversation, machine: Initiator, remote: tuple[Any, ...]
-    ) -> Session | None:
+    def _handshake(self, talk: Conversation, machine: Initiator, remote: tuple[Any, ...]) -> Session | None:
         dial, endpoint = self.dial, self.endpoint
         dial.step = "awaiting CHALLENGE"
         challenged = self._converse(talk, machine, machine.start())
@@ -167,7 +165,7 @@ class Attempt:
             raise
         if not isinstance(established, Established):
             raise AssertionError(f"an initiator does not stop at {established!r} last")
-        return self._decide(sock, established, remote)
+        return self._decide(talk, established, remote)
 
     def _converse(self, talk: Conversation, machine: Initiator, step: Step) -> Step:
         step = talk.run(machine, step)
@@ -181,7 +179,9 @@ class Attempt:
             problem = f"{name} answers there, which this node's allow-list does not have"
             raise PolicyError(problem, peer=self.dial.key)
 
-    def _decide(self, sock: Secured, established: Established, remote: tuple[Any, ...]) -> Session | None:
+    def _decide(
+        self, talk: Conversation, established: Established, remote: tuple[Any, ...]
+    ) -> Session | None:
         """The peer has proved the cookie, too: register the link, unless a better one came first."""
         table, peer = self.endpoint.table, established.peer
         if self.dial.settled or self.endpoint.stopped:
@@ -210,7 +210,7 @@ class Attempt:
             return table.sessions.get(peer.name)
         self._kept = True
         return self.endpoint.register(
-            sock,
+            talk,
             established,
             serial=self.serial,
             initiated=True,

@@ -47,9 +47,15 @@ class Conversation:
         # One for all that is waited for: what comes is waited for several times, and each watcher costs.
         self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
 
+    def hand_over(self) -> tuple[Secured, Any]:
+        """Its connection and the watcher for what comes, which is not active: both are the caller's now."""
+        watcher, self._watcher = self._watcher, None
+        return self._sock, watcher
+
     def close(self) -> None:
         """Let go of the loop; the connection is its owner's to close."""
-        self._watcher.close()
+        if self._watcher is not None:
+            self._watcher.close()
 
     def secure(self, seconds: float, turns: Turns, *, classic: bool, certified: bool = False) -> tls.Seen:
         """Do the TLS handshake, within `seconds` in all, and look at what came of it.
@@ -100,7 +106,8 @@ class Conversation:
         while True:
             broken: OSError | None = None
             try:
-                self._send(step.send)
+                if step.send:
+                    self._send(step.send)
                 if not isinstance(step, Continue):
                     return step
                 data = self._receive(answer=bool(step.send))

@@ -29,7 +29,7 @@ from .session import REPLACED, Session
 from .table import Table
 
 if TYPE_CHECKING:
-    from .secured import Secured
+    from .converse import Conversation
 
 log = logging.getLogger("snowgreen.link")
 
@@ -156,7 +156,7 @@ class Endpoint:
 
     def register(
         self,
-        sock: Secured,
+        talk: Conversation,
         established: Established,
         *,
         serial: int,
@@ -169,10 +169,19 @@ class Endpoint:
 
         From the decision to admit until this returns, no other greenlet runs.
 
+        :param talk: the handshake's, which hands its connection over.
         :param began: when the connection was accepted or dialed, on the runtime's monotonic clock.
         """
+        sock, watcher = talk.hand_over()
         session = Session(
-            self, sock, established, serial=serial, node_id=node_id, initiated=initiated, remote=remote
+            self,
+            sock,
+            watcher,
+            established,
+            serial=serial,
+            node_id=node_id,
+            initiated=initiated,
+            remote=remote,
         )
         replaced = self.table.install(session)
         session.await_look()

@@ -323,13 +323,13 @@ class _Inbound:
             self._decline(sock, machine, RejectCode.AUTH_FAILED)
             return None
         self.failed = False
-        outcome = self._decide(sock, machine, step)
+        outcome = self._decide(talk, machine, step)
         if isinstance(outcome, RejectCode):
             self._decline(sock, machine, outcome)
             return None
         return outcome
 
-    def _decide(self, sock: Secured, machine: Acceptor, proved: Proved) -> Session | RejectCode:
+    def _decide(self, talk: Conversation, machine: Acceptor, proved: Proved) -> Session | RejectCode:
         """The peer has proved the cookie: register it, or say with which code to decline."""
         endpoint, peer = self.endpoint, proved.peer
         table = endpoint.table
@@ -355,7 +355,7 @@ class _Inbound:
         decision = table.proved(peer.name, candidate, endpoint.runtime.monotonic())
         if isinstance(decision, Admit):
             return endpoint.register(
-                sock,
+                talk,
                 machine.accept(),
                 serial=candidate.token,
                 initiated=False,

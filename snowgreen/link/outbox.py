@@ -90,9 +90,16 @@ class Outbox:
         return lanes.ahead >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
 
     def begin(self, handshake: bytes) -> None:
-        """Send the end of the handshake ahead of everything; it is not counted."""
-        self._sending = handshake
+        """Write the end of the handshake, ahead of what waits already; it is not counted.
+
+        :raises OSError: if the connection is broken.
+        """
         self.bytes_sent = -len(handshake)
+        if self._armed:
+            self._sending = handshake  # one record takes both
+            self._flush()
+        else:
+            self._put(handshake)
 
     def post(self, frame: bytes) -> None:
         """Have the control frame `frame` written, with what else gathers in this turn of the loop."""
@@ -128,17 +135,8 @@ class Outbox:
         """
         if self._armed or self._sending:
             return False
-        self._sending = frame  # if it is refused, the loop writes it once the peer reads
-        self._sent = 0
-        count = self._sock.send(frame)
         self.frames_sent += 1
-        self.bytes_sent += count
-        if count == len(frame):
-            self._sending = b""
-        else:
-            self._sent = count
-            self._refused = not count
-            self._await_writable()
+        self._put(frame)
         return True
 
     def last(self, frame: bytes) -> None:
@@ -190,6 +188,14 @@ class Outbox:
         self._sending = b""
         self._sent = self.owing = 0
         self._flush = _nothing  # it holds the session, which holds this
+
+    def _put(self, data: bytes) -> None:
+        """Write `data`, where nothing waits; what the peer leaves of it the loop writes, once it reads."""
+        count = self._sock.send(data)
+        self.bytes_sent += count
+        if count < len(data):
+            self._sending, self._sent, self._refused = data, count, not count
+            self._await_writable()
 
     def _arm(self) -> None:
         self._armed = True

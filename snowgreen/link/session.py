@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("snowgreen.session")
 
-_READ = 1
 #: Our usual reasons as the peer is to hear them: what "this node" is depends on who reads it.
 STOPPED = "this node was stopped"
 CLOSED = "closed by this node"
@@ -119,6 +118,7 @@ class Session:
         self,
         owner: Owner,
         sock: Secured,
+        watcher: Any,
         established: Established,
         *,
         serial: int,
@@ -178,7 +178,7 @@ class Session:
         self._parting: str | None = None
         self._capabilities = peer.capabilities
         self._spread = serial * _GOLDEN % 1.0
-        self._read_watcher = owner.hub.loop.io(sock.fileno(), _READ)
+        self._read_watcher = watcher
         self._outbox = Outbox(sock, owner.hub.loop, owner.config.limits, self._flush)
 
     # What a user sees.
@@ -275,8 +275,10 @@ class Session:
     def open(self, first: bytes = b"") -> None:
         """Begin: send `first`, the raw end of the handshake, then take what came behind it."""
         if first:
-            self._outbox.begin(first)
-            self._flush()
+            try:
+                self._outbox.begin(first)
+            except OSError as error:
+                self._end(faults.reading(error), orderly=False)
         if self.reason is None:
             self.bytes_received = self._decoder.buffered
             self._read_watcher.start(self._readable)

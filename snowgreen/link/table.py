@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 MAX_NODE_ID = 0xFFFF
+_STRANGERS = Pair()
 
 
 class NodeIds:
@@ -53,7 +54,7 @@ class Table:
     def __init__(
         self, name: str, sessions: dict[str, Session], *, remembered: int, commit_timeout: float
     ) -> None:
-        self._name = name
+        self._name = name.encode()
         self._remembered = remembered
         self._commit_timeout = commit_timeout
         self._sessions = sessions
@@ -70,11 +71,11 @@ class Table:
 
     def smaller(self, peer: str) -> bool:
         """Whether our name is the smaller one, as bytes."""
-        return self._name.encode() < peer.encode()
+        return self._name < peer.encode()
 
     def pair(self, peer: str) -> Pair:
         """What is known of `peer`."""
-        return self._pairs.get(peer, Pair())
+        return self._pairs.get(peer, _STRANGERS)
 
     def dial(self, peer: str, serial: int) -> pairing.Dial | pairing.UseLink | pairing.AwaitDial:
         """We want to dial `peer`."""

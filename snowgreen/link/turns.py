@@ -26,10 +26,12 @@ class Turns:
     """
 
     # Not the hub: it is what the turns are kept by, and it could never go.
-    __slots__ = ("_left", "_timer", "_waiting", "_width")
+    __slots__ = ("_left", "_look", "_loop", "_timer", "_waiting", "_width")
 
     def __init__(self, hub: gevent.hub.Hub, width: int = WIDTH) -> None:
         self._width = self._left = width
+        self._loop: Any = hub.loop
+        self._look = -1  # the loop's number of the look that what is left counts from
         # In their order, and left at no cost: when thousands are ended at once, each is taken out.
         self._waiting: OrderedDict[Any, None] = OrderedDict()
         # Due at once, which is after the next look. A callback would not do: the loop runs those that were
@@ -41,13 +43,12 @@ class Turns:
 
         The greenlet that calls is woken once, when its turn has come.
         """
-        if watcher is None and self._left and not self._waiting:
-            self._take()
+        if watcher is None and self._take():
             return
         waiter: Any = Waiter()
         try:
             if watcher is None:
-                self._waiting[waiter] = None
+                self._line_up(waiter)
             else:
                 watcher.start(self._ready, watcher, waiter)
             waiter.get()
@@ -61,22 +62,33 @@ class Turns:
 
     def _ready(self, watcher: Any, waiter: Any) -> None:
         watcher.stop()
-        if self._left and not self._waiting:
-            self._take()
+        if self._take():
             waiter.switch(None)
         else:
-            self._waiting[waiter] = None
+            self._line_up(waiter)
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Take a turn, if there is one left since the last look and nobody waits for it."""
+        if self._waiting:
+            return False
+        look = self._loop.iteration
+        if look != self._look:
+            self._look, self._left = look, self._width
+        if not self._left:
+            return False
         self._left -= 1
+        return True
+
+    def _line_up(self, waiter: Any) -> None:
+        self._waiting[waiter] = None
         if not self._timer.active:
             self._timer.start(self._next)
 
     def _next(self) -> None:
-        self._left = self._width
+        self._look, self._left = self._loop.iteration, self._width
         while self._left and self._waiting:
             self._left -= 1
             waiter, _ = self._waiting.popitem(last=False)
             waiter.switch(None)  # it runs here and now, until it waits for something else
-        if self._left < self._width:
+        if self._waiting:
             self._timer.start(self._next)

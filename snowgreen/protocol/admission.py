@@ -54,9 +54,9 @@ class _Source:
 
     __slots__ = ("at", "failures", "pending", "tokens")
 
-    def __init__(self, now: float, burst: int) -> None:
+    def __init__(self, now: float, burst: float) -> None:
         self.pending = 0
-        self.tokens = float(burst)
+        self.tokens = burst
         self.at = now
         self.failures = 0.0
 
@@ -70,6 +70,8 @@ class Admission:
 
     def __init__(self, rates: Rates, configured: Set[str] = frozenset()) -> None:
         self._rates = rates
+        self._pace = max(SLOWEST, rates.per_second)
+        self._burst = max(1.0, float(rates.burst))
         self._configured = configured
         self._sources: dict[str, _Source] = {}
         self._pending: dict[int, tuple[str, float]] = {}  # in order of arrival
@@ -100,7 +102,7 @@ class Admission:
             if evict is None:
                 return Refusal.FULL
             self.done(evict, now, failed=True)
-        source.tokens = max(0.0, source.tokens - 1.0)
+        source.tokens = source.tokens - 1.0 if source.tokens > 1.0 else 0.0
         source.pending += 1
         self._tickets += 1
         self._pending[self._tickets] = (key, now)
@@ -145,18 +147,21 @@ class Admission:
         """The source `key`, brought up to `now`; the most recently seen stand last."""
         source = self._sources.pop(key, None)
         if source is None:
-            source = _Source(now, self._rates.burst)
-        else:
-            elapsed = max(0.0, now - source.at)
-            pace = max(SLOWEST, self._rates.per_second / (1.0 + source.failures))
-            # A source that fails has no burst left to spend, either.
-            most = max(1.0, self._rates.burst / (1.0 + source.failures))
-            source.tokens = min(most, source.tokens + elapsed * pace)
-            source.failures = max(0.0, source.failures - elapsed / FORGIVEN_AFTER)
+            source = _Source(now, self._burst)
+            if len(self._sources) >= MAX_SOURCES:
+                self._forget_one()
+        elif now > source.at:
+            elapsed = now - source.at
+            pace, most = self._pace, self._burst
+            if source.failures:
+                pace = max(SLOWEST, pace / (1.0 + source.failures))
+                # A source that fails has no burst left to spend, either.
+                most = max(1.0, most / (1.0 + source.failures))
+                source.failures = max(0.0, source.failures - elapsed / FORGIVEN_AFTER)
+            tokens = source.tokens + elapsed * pace
+            source.tokens = tokens if tokens < most else most
             source.at = now
         self._sources[key] = source
-        if len(self._sources) > MAX_SOURCES:
-            self._forget_one()
         return source
 
     def _forget_one(self) -> None:

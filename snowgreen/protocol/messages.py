@@ -7,6 +7,7 @@ holds numbers and field names but never the peer's bytes.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from typing import NamedTuple
 
@@ -187,8 +188,7 @@ def decode_name(payload: bytes) -> Name:
     body = _decode_ext(payload, at, "NAME", _NAME_BODY.size)
     if body is None:
         return Name(name, creation, None)
-    _, bindings, capabilities, incarnation, epoch, attempt = _NAME_BODY.unpack_from(body)
-    return Name(name, creation, NameExt(bindings, capabilities, incarnation, epoch, attempt))
+    return Name(name, creation, NameExt(*_NAME_BODY.unpack_from(body)[1:]))
 
 
 def decode_challenge(payload: bytes) -> Challenge:
@@ -203,8 +203,7 @@ def decode_challenge(payload: bytes) -> Challenge:
     body = _decode_ext(payload, at + CHALLENGE_BYTES, "CHALLENGE", _CHALLENGE_BODY.size)
     if body is None:
         return Challenge(name, creation, challenge, None)
-    _, binding, capabilities, incarnation = _CHALLENGE_BODY.unpack_from(body)
-    return Challenge(name, creation, challenge, ChallengeExt(binding, capabilities, incarnation))
+    return Challenge(name, creation, challenge, ChallengeExt(*_CHALLENGE_BODY.unpack_from(body)[1:]))
 
 
 def decode_reply(payload: bytes) -> Reply:
@@ -244,6 +243,7 @@ def decode_reject(payload: bytes) -> Reject:
     return Reject(code, detail, tail or None)
 
 
+@functools.lru_cache(maxsize=64)  # of this process's own names; each is said in every handshake
 def _head(tag: Tag, name: str, creation: int) -> bytes:
     encoded = name.encode("ascii")
     return bytes([tag]) + _U16.pack(len(encoded)) + encoded + bytes([creation])
