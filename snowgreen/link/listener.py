@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.socket
 from gevent.server import StreamServer
-from greenlet import greenlet
 
 from ..config import Limits
 from ..errors import CertificateError, LinkError, LinkTimeout, SessionError
@@ -24,6 +23,7 @@ from ..protocol.messages import RejectCode
 from ..protocol.pairing import Admit, Candidate, Probe
 from . import faults, tls
 from .converse import Conversation
+from .crew import Crew
 from .deadline import Deadline
 from .endpoint import Endpoint
 from .runtime import say
@@ -73,6 +73,7 @@ class Listener(StreamServer):
     ) -> None:
         self.endpoint: Endpoint | None = None
         self._handlers: dict[int, _Inbound] = {}
+        self._crew = Crew()
         # Without a spawner handle() runs in the loop, and spends a greenlet only on who is let in.
         super().__init__(address, backlog=backlog, spawn=None)
         self._server = server
@@ -129,6 +130,7 @@ class Listener(StreamServer):
 
     def end_handshakes(self) -> None:
         """End the handshakes under way."""
+        self._crew.dismiss()
         for inbound in list(self._handlers.values()):
             inbound.end(gevent.GreenletExit())
 
@@ -173,7 +175,7 @@ class Listener(StreamServer):
             del self._handlers[ticket]
             self.admission.done(ticket, endpoint.runtime.monotonic(), failed=inbound.failed)
 
-        self._handlers[ticket] = _Inbound(endpoint, self._server, plain(sock), address, over)
+        self._handlers[ticket] = _Inbound(endpoint, self._server, plain(sock), address, over, self._crew)
 
     def do_handle(self, *args: Any) -> None:
         """Unlike gevent's own, leave the socket open: the handshake has only begun."""
@@ -206,6 +208,7 @@ class _Inbound:
     """One inbound connection until it is a session, or is not, in a greenlet of its own.
 
     :param over: called when it is the one or the other.
+    :param crew: whose greenlet it is.
     """
 
     def __init__(
@@ -215,6 +218,7 @@ class _Inbound:
         sock: Plain,
         address: tuple[Any, ...],
         over: Callable[[_Inbound], None],
+        crew: Crew,
     ) -> None:
         self.endpoint = endpoint
         self.server = server
@@ -228,22 +232,19 @@ class _Inbound:
         self.began = endpoint.runtime.monotonic()
         self._sock: Plain | None = sock  # until the greenlet has begun
         self._over = over
-        # Not gevent's own kind, which notes where it was spawned: a twentieth of all that a link costs.
-        hub: Any = gevent.get_hub()
-        self._loop, self._greenlet = hub.loop, greenlet(self._live, hub)
-        self._loop.run_callback(self._greenlet.switch)
+        self._greenlet: Any = crew.begin(self._live)  # None when it has done its work
 
     def end(self, why: gevent.GreenletExit) -> None:
         """End it, wherever it is, as soon as the loop comes to it."""
         sock, self._sock = self._sock, None
         if sock is None:
-            self._loop.run_callback(self._throw, why)
+            self.endpoint.hub.loop.run_callback(self._throw, why)
         else:
             sock.close()
             self._over(self)
 
     def _throw(self, why: gevent.GreenletExit) -> None:
-        if not self._greenlet.dead:
+        if self._greenlet is not None:
             self._greenlet.throw(why)
 
     def _live(self) -> None:
@@ -257,6 +258,7 @@ class _Inbound:
         except Exception as error:  # noqa: BLE001  # a bug of ours ends its connection, not the loop
             say(log, logging.ERROR, "internal error in a handshake", error=error)
         finally:
+            self._greenlet = None
             self._over(self)
 
     def _run(self, raw: Plain) -> None:
