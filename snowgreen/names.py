@@ -16,6 +16,7 @@ DEFAULT_PORT = 9000
 #: Stands for every peer, where a setting is made per peer.
 ANY_PEER = "*"
 MAX_NAME_BYTES = 255
+_MAX_PORT = 65535
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 # RFC 1123 labels, and the underscore that container names have.
@@ -87,7 +88,7 @@ def parse_name(text: str, *, argument: str = "name") -> NodeName:
     if usual is not None:
         name, host, digits = usual.groups()
         port = DEFAULT_PORT if digits is None else int(digits)
-        if port <= 65535:
+        if port <= _MAX_PORT:
             return NodeName(text, name, host, port)
     return _by_pieces(text, argument)
 
@@ -115,6 +116,18 @@ def _by_pieces(text: str, argument: str) -> NodeName:
     except ValueError as defect:
         raise refuse(str(defect)) from None
     return NodeName(text, name, host, port)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is a node name."""
+    usual = _USUAL.match(text) if len(text) <= MAX_NAME_BYTES else None
+    if usual is not None and (usual[3] is None or int(usual[3]) <= _MAX_PORT):
+        return True
+    try:
+        _by_pieces(text, "name")
+    except InvalidName:
+        return False
+    return True
 
 
 def parse_address(text: str, *, argument: str = "address", default_port: int = DEFAULT_PORT) -> Address:
@@ -185,6 +198,6 @@ def _split_address(place: str, default_port: int) -> tuple[str, int]:
 
 
 def _port(text: str) -> int:
-    if not _PORT.match(text) or int(text) > 65535:
+    if not _PORT.match(text) or int(text) > _MAX_PORT:
         raise ValueError("the port must be a number from 0 to 65535 without leading zeros")
     return int(text)

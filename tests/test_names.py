@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from snowgreen import names
 from snowgreen.errors import ConfigurationError, InvalidName
-from snowgreen.names import Address, is_loopback, parse_address, parse_name, printable
+from snowgreen.names import Address, is_loopback, is_name, parse_address, parse_name, printable
 
 LONG_HOST = ".".join(["h" * 63] * 3 + ["h" * 61])  # 253 bytes, the longest a host name may be
 
@@ -111,6 +111,7 @@ BAD_NAMES = {
 def test_a_good_name_is_taken_apart_and_kept_as_it_is(text):
     """Each part is the piece of text it was written as; only a missing port is filled in, with 9000."""
     name = parse_name(text)
+    assert is_name(text)
     assert (name.name, name.host, name.port) == GOOD[text]
     assert name.text == str(name) == text
     assert name.address == Address(name.host, name.port)
@@ -121,6 +122,7 @@ def test_a_bad_name_is_refused_with_its_defect(text):
     """Every rule has its own words, and what broke it is told by them."""
     with pytest.raises(InvalidName) as caught:
         parse_name(text)
+    assert not is_name(text)
     assert caught.value.argument == "name"
     assert BAD_NAMES[text] in caught.value.problem
 
@@ -318,8 +320,10 @@ def test_usual_names_are_read_as_by_pieces(text: str) -> None:
         with pytest.raises(InvalidName) as caught:
             parse_name(text)
         assert str(caught.value) == str(error)
+        assert not is_name(text)
     else:
         assert parse_name(text) == expected
+        assert is_name(text)
 
 
 @given(

@@ -12,6 +12,8 @@ from gevent.event import Event as Flag
 
 from ..events import Event, EventsDropped, NodeDown, NodeUp
 
+_OF_LINKS = (NodeUp, NodeDown)
+
 
 class Subscription:
     """The events of one node since :meth:`snowgreen.Node.subscribe` was called, as an iterator.
@@ -157,7 +159,7 @@ class Bus:
             self._record(event)
         # Nobody listens, as a rule, and going through a WeakSet costs more than to ask.
         readers = list(self._subscriptions) if self._subscriptions else []
-        if isinstance(event, NodeUp | NodeDown):
+        if isinstance(event, _OF_LINKS):
             if isinstance(event, NodeUp):
                 self._up[event.peer] = event
             else:

@@ -21,6 +21,7 @@ from ..events import (
     LoopStalled,
     MessagesDropped,
     NodeDown,
+    NodeUp,
 )
 
 #: Events that are remembered.
@@ -130,6 +131,8 @@ class Journal:
             # Its error without the traceback, which has hold of keys, and of what whoever dialed works on.
             event = replace(event, error=copy(event.error))
         self.recent.append(event)
+        if isinstance(event, NodeUp):  # counted where its link is; most events are of links
+            return
         if isinstance(event, NodeDown):
             self.lost[event.lost] += 1
         elif isinstance(event, HandshakeFailed):

@@ -46,11 +46,11 @@ class Machine:
             if payload is None:
                 return Continue(send)
             step = self._receive(payload)
-            if not isinstance(step, Continue):
-                return step._replace(send=send + step.send) if send else step
-            send += step.send
-            if not self._decoder.mid_message:
-                return Continue(send)
+            if send:
+                step = step._replace(send=send + step.send)
+            if not isinstance(step, Continue) or not self._decoder.mid_message:
+                return step
+            send = step.send
 
     def end_of_stream(self) -> Refused:
         """The peer closed. Whatever it was in the middle of, this handshake is over."""

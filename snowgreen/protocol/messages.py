@@ -11,8 +11,7 @@ import functools
 import struct
 from typing import NamedTuple
 
-from ..errors import InvalidName
-from ..names import MAX_NAME_BYTES, parse_name
+from ..names import MAX_NAME_BYTES, is_name
 from .wire import MAX_BOUND_HELLO
 
 VERSION = 1
@@ -262,11 +261,10 @@ def _decode_head(payload: bytes, kind: str) -> tuple[str, int, int]:
     end = 3 + size
     if len(payload) < end + 1:
         raise Malformed(f"{kind} is truncated inside its name")
-    try:
-        name = parse_name(payload[3:end].decode("ascii")).text
-    except (InvalidName, UnicodeDecodeError):
+    name = payload[3:end].decode("ascii", "replace")
+    if not is_name(name):
         # Without the defect: it would repeat the peer's bytes.
-        raise Malformed(f"{kind} carries what is no node name") from None
+        raise Malformed(f"{kind} carries what is no node name")
     return name, payload[end], end + 1
 
 

@@ -92,6 +92,9 @@ class Admit(NamedTuple):
     close: tuple[int, ...]
 
 
+_ADMIT = Admit(())
+
+
 class Decline(NamedTuple):
     """Do not register. An acceptor sends REJECT(code); on `probe` it pings the registered link."""
 
@@ -178,13 +181,14 @@ def ended(pair: Pair, token: int) -> Pair:
 
 
 def _register(pair: Pair, candidate: Candidate, *, also_own: bool) -> tuple[Pair, Admit]:
-    close = []
-    own = pair.own
-    if own is not None and own.token == candidate.token:
-        own = None
-    elif own is not None and also_own:
-        close.append(own.token)
-        own = None
-    if pair.link is not None:
-        close.append(pair.link.token)
-    return Pair(candidate, own, max(pair.epoch, candidate.epoch), pair.attempt), Admit(tuple(close))
+    own, link = pair.own, pair.link
+    close: tuple[int, ...] = ()
+    if own is not None:
+        if own.token == candidate.token:
+            own = None
+        elif also_own:
+            close, own = (own.token,), None
+    if link is not None:
+        close += (link.token,)
+    epoch = candidate.epoch if candidate.epoch > pair.epoch else pair.epoch
+    return Pair(candidate, own, epoch, pair.attempt), Admit(close) if close else _ADMIT

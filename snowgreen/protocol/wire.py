@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import chain
 
 MAX_HANDSHAKE = 4096
 """Bytes in a handshake message (specification, section 3)."""
@@ -39,7 +40,7 @@ def lp(value: bytes) -> bytes:
 
 def lps(*values: bytes) -> bytes:
     """The length-prefixed forms of `values`, one behind the other."""
-    return b"".join([_U32.pack(len(value)) + value for value in values])
+    return b"".join(chain.from_iterable(zip(map(_U32.pack, map(len, values)), values, strict=True)))
 
 
 class Decoder:
