@@ -349,8 +349,7 @@ def test_a_name_that_is_none_is_malformed(tag, name):
     with pytest.raises(Malformed, match="carries what is no node name") as caught:
         CODECS[tag][1](hello(tag, name))
     assert "VIL" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 @hellos
