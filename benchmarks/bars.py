@@ -94,6 +94,7 @@ BARS: Final = (
     _against("mailbox messages of 64 B/s ÷ Erlang's", "64 B: messages/s", _ERLANG, at_least=1),
     _against("RTT p50 ÷ asyncio's", _RTT, "asyncio", at_most=1.1),
     _against("RTT p50 ÷ Erlang's", _RTT, _ERLANG, at_most=0.8),
+    _against("RTT p50 with busy_wait ÷ Erlang's", _RTT, _ERLANG, of="snowgreen awake", at_most=0.8),
     _against("broadcast to 5,000 links ÷ bare writes", _BROADCAST, "bare writes", at_most=1.3),
     Bar(
         "p99 of pings beside another link's stream ÷ alone",

@@ -32,6 +32,8 @@ CROWD: Final = 5000
 BROADCAST: Final = 256
 #: Seconds from the order to dial until a storm is there: for its nodes to be made.
 BREWING: Final = 0.03
+#: Seconds for which nodes stay awake that do: Erlang's schedulers do so by default.
+AWAKE: Final = 100e-6
 #: What a session does beside a stream, by the titles of the benchmarks of messages.
 BESIDE: Final = ("ping", "ping beside another link's", "call", "call beside a stream")
 
@@ -161,9 +163,20 @@ def rtt(run: Run) -> None:
         trips = pair.client.order("rtt", rounds=rounds)
         return {f"RTT {share}, µs": trips[share] * 1e6 for share in ("p50", "p99")}
 
+    def awake(stack: contextlib.ExitStack) -> Iterator[Case]:
+        pair = Pair("snowgreen", stack)
+        pair.greet()
+        with run.noting("snowgreen awake", "rtt"):
+            pair.start(busy_wait=AWAKE)
+            pair.client.order("link_awake", address=pair.address, busy_wait=AWAKE)
+            yield Case("snowgreen", partial(once, pair), "snowgreen awake", pair)
+
     with contextlib.ExitStack() as stack:
         pairs = cases_of(run, "rtt", run.pairs(stack, "rtt"), lambda pair: pair.link(1))
-        run.in_turn("rtt", [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs], often=2)
+        cases = [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs]
+        if "snowgreen" in run.peers:
+            cases += awake(stack)
+        run.in_turn("rtt", cases, often=2)
 
 
 class Flow:

@@ -149,6 +149,9 @@ class Config(_Checked):
     :param mesh_patience: seconds for which a mesh goes on dialing a node that it has lost.
     :param event_queue: events kept for a subscriber that does not read; beyond, the oldest are dropped and
         counted.
+    :param busy_wait: seconds for which this process does not sleep after something was sent or has come over
+        a link of the node, but looks for more; 0: it sleeps at once. Some 0.0001 make round trips up to five
+        times as fast where both ends do it, each with a core to itself, and where not, slower.
     :param allow_weak_cookie: accept a cookie of fewer than 16 characters: it can be guessed, and with it the
         whole cluster.
     :param limits: the bounds on what a peer may cost.
@@ -167,6 +170,7 @@ class Config(_Checked):
     mailbox_bytes: int = _count(16 * MIB, "bytes", 1024, 1024 * MIB)
     mesh_patience: float = _seconds(600.0)
     event_queue: int = _count(1024, "events", 1, 10_000_000)
+    busy_wait: float = _seconds(0.0, low=0.0, high=0.1)
     allow_weak_cookie: bool = False
     limits: Limits = field(default_factory=Limits)
 

@@ -40,13 +40,15 @@ HELLO: Final = Hello(
 TOPIC: Final = "news"
 #: Frames that count as messages; the tag is one that no node uses.
 FRAME: Final = 0x7F
+#: Bytes of frames that may wait: what the caches hold. A session takes more, and is slower for it.
+AHEAD: Final = 1024 * 1024
 #: Steps of TLS handshakes in one turn of the loop where nothing limits them.
 UNSPARING: Final = 1_000_000
 
 
-def make(name: str, *, listen: bool = True) -> Node:
+def make(name: str, *, listen: bool = True, busy_wait: float = 0.0) -> Node:
     """A node that takes many links from one address."""
-    config = Config(limits=Limits.trusted())
+    config = Config(limits=Limits.trusted(), busy_wait=busy_wait)
     return Node(f"{name}@127.0.0.1:0", cookie=COOKIE, config=config, listen=None if listen else False).start()
 
 
@@ -61,14 +63,15 @@ class Server:
     def __init__(self) -> None:
         self._count = Count()
 
-    def start(self, unsparing: bool = False) -> Answer:
+    def start(self, unsparing: bool = False, busy_wait: float = 0.0) -> Answer:
         """Listen.
 
         :param unsparing: do not spare live links in a storm of handshakes.
+        :param busy_wait: seconds for which to stay awake.
         """
         if unsparing:
             spare_nobody()
-        self._node = node = make("server")
+        self._node = node = make("server", busy_wait=busy_wait)
         gevent.spawn(self._read, node.mailbox("bulk"))
         gevent.spawn(self._read, node.mailbox("values"))
         endpoint = node._endpoint
@@ -135,7 +138,7 @@ class Room:
 
     def room(self) -> None:
         """Called by the loop when something was written."""
-        if not self._session.full:
+        if self._session.bytes_waiting < AHEAD // 2:
             self._event.set()
 
     def wait(self) -> None:
@@ -176,6 +179,13 @@ class Client:
     def knock(self, address: str, count: int, at_once: int) -> Answer:
         """Make links of light ends."""
         return self._crowd.knock(parse_name(address).port, count, at_once)
+
+    def link_awake(self, address: str, busy_wait: float) -> Answer:
+        """Make a link of a node that stays awake."""
+        self._address = address
+        self._nodes.append(make(f"client-{os.getpid()}", listen=False, busy_wait=busy_wait))
+        self._nodes[0].connect(address)
+        return {}
 
     def join(self) -> Answer:
         """Have every node get what is broadcast."""
@@ -247,7 +257,7 @@ class Client:
         head, body = bytes([FRAME]), bytes(size)
         watch = Stopwatch()
         for _ in range(count):
-            if session.full:
+            if session.bytes_waiting > AHEAD:
                 room.wait()
             if size < FRAGMENT:
                 session.post_message("frames", head, body)

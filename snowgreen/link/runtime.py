@@ -15,6 +15,7 @@ import gevent
 
 from ..events import Event
 from ..names import Address
+from .busywait import BusyWait
 from .logs import Line, Scribe, facts_of, one_line
 from .secured import Plain
 from .turns import Turns
@@ -43,7 +44,7 @@ class HubState:
     the next begins and takes what it wants to keep out of the buffer.
     """
 
-    __slots__ = ("buffer", "loop", "scribe", "turns", "view")
+    __slots__ = ("buffer", "busy_wait", "loop", "scribe", "turns", "view")
 
     def __init__(self, hub: gevent.hub.Hub) -> None:
         self.loop: Any = hub.loop
@@ -52,6 +53,7 @@ class HubState:
         self.scribe = Scribe()
         #: For the steps of TLS handshakes.
         self.turns = Turns(hub)
+        self.busy_wait = BusyWait(self.loop)
 
 
 def say(
