@@ -69,13 +69,14 @@ class Conversation:
         try:
             with Deadline(seconds, "the TLS handshake", peer):
                 # A server has nothing to say before the client has.
-                self._take_turn(turns, None if peer is not None else self._watcher)
+                turns.wait(None if peer is not None else self._watcher)
                 while True:
+                    self._stay_in_process()
                     try:
                         sock.do_handshake()
                         break
                     except ssl.SSLWantReadError:
-                        self._take_turn(turns, self._watcher)
+                        turns.wait(self._watcher)
                     except ssl.SSLWantWriteError:
                         self._until_writable()
         except LinkTimeout:
@@ -172,10 +173,6 @@ class Conversation:
             self._wait(watcher)
         finally:
             watcher.close()
-
-    def _take_turn(self, turns: Turns, watcher: Any) -> None:
-        turns.wait(watcher)
-        self._stay_in_process()
 
     def _wait(self, watcher: Any) -> None:
         self._hub.wait(watcher)

@@ -73,10 +73,11 @@ class Listener(StreamServer):
     ) -> None:
         self.endpoint: Endpoint | None = None
         self._handlers: dict[int, _Inbound] = {}
-        self._crew = Crew()
+        #: Whose greenlets do the handshakes.
+        self.crew = Crew()
         # Without a spawner handle() runs in the loop, and spends a greenlet only on who is let in.
         super().__init__(address, backlog=backlog, spawn=None)
-        self._server = server
+        self.server = server
         rates = Rates(
             limits.pending,
             limits.pending_per_source,
@@ -130,7 +131,7 @@ class Listener(StreamServer):
 
     def end_handshakes(self) -> None:
         """End the handshakes under way."""
-        self._crew.dismiss()
+        self.crew.dismiss()
         for inbound in list(self._handlers.values()):
             inbound.end(gevent.GreenletExit())
 
@@ -162,20 +163,21 @@ class Listener(StreamServer):
         if endpoint is None:
             sock.close()
             return
-        verdict = self.admission.arrive(str(address[0]), endpoint.runtime.monotonic())
+        now = endpoint.runtime.monotonic()
+        verdict = self.admission.arrive(str(address[0]), now)
         if isinstance(verdict, Refusal):
             sock.close()
             self._tell(_shown(address), verdict.value)
             return
         if verdict.evict is not None:
             self._handlers[verdict.evict].end(_Evicted())
-        ticket = verdict.ticket
+        inbound = _Inbound(self, endpoint, verdict.ticket, plain(sock), address, now)
+        self._handlers[verdict.ticket] = inbound
 
-        def over(inbound: _Inbound) -> None:
-            del self._handlers[ticket]
-            self.admission.done(ticket, endpoint.runtime.monotonic(), failed=inbound.failed)
-
-        self._handlers[ticket] = _Inbound(endpoint, self._server, plain(sock), address, over, self._crew)
+    def over(self, inbound: _Inbound) -> None:
+        """`inbound` is a session now, or nothing."""
+        del self._handlers[inbound.ticket]
+        self.admission.done(inbound.ticket, inbound.endpoint.runtime.monotonic(), failed=inbound.failed)
 
     def do_handle(self, *args: Any) -> None:
         """Unlike gevent's own, leave the socket open: the handshake has only begun."""
@@ -207,21 +209,22 @@ class Listener(StreamServer):
 class _Inbound:
     """One inbound connection until it is a session, or is not, in a greenlet of its own.
 
-    :param over: called when it is the one or the other.
-    :param crew: whose greenlet it is.
+    :param ticket: its place in the account at the door.
+    :param now: when it was accepted, on the runtime's monotonic clock.
     """
 
     def __init__(
         self,
+        listener: Listener,
         endpoint: Endpoint,
-        server: Callable[[], tls.End],
+        ticket: int,
         sock: Plain,
         address: tuple[Any, ...],
-        over: Callable[[_Inbound], None],
-        crew: Crew,
+        now: float,
     ) -> None:
+        self.listener = listener
         self.endpoint = endpoint
-        self.server = server
+        self.ticket = ticket
         self.address = address
         self.claimed: str | None = None
         #: A REJECT, or an alert of TLS about the peer's certificate, is on its way and wants to arrive.
@@ -229,10 +232,9 @@ class _Inbound:
         #: Whether it counts against its source, or for it; None while neither.
         self.failed: bool | None = None
         self.withdrew = False
-        self.began = endpoint.runtime.monotonic()
+        self.began = now
         self._sock: Plain | None = sock  # until the greenlet has begun
-        self._over = over
-        self._greenlet: Any = crew.begin(self._live)  # None when it has done its work
+        self._greenlet: Any = listener.crew.begin(self._live)  # None when it has done its work
 
     def end(self, why: gevent.GreenletExit) -> None:
         """End it, wherever it is, as soon as the loop comes to it."""
@@ -241,7 +243,7 @@ class _Inbound:
             self.endpoint.hub.loop.run_callback(self._throw, why)
         else:
             sock.close()
-            self._over(self)
+            self.listener.over(self)
 
     def _throw(self, why: gevent.GreenletExit) -> None:
         if self._greenlet is not None:
@@ -259,7 +261,7 @@ class _Inbound:
             say(log, logging.ERROR, "internal error in a handshake", error=error)
         finally:
             self._greenlet = None
-            self._over(self)
+            self.listener.over(self)
 
     def _run(self, raw: Plain) -> None:
         endpoint, limits = self.endpoint, self.endpoint.config.limits
@@ -268,7 +270,7 @@ class _Inbound:
         kept = False
         try:
             with Deadline(limits.handshake_timeout, "the handshake"):
-                end = self.server()
+                end = self.listener.server()
                 if endpoint.stopped:  # as in a child of a fork, to which the connection does not belong
                     raise gevent.GreenletExit
                 try:

@@ -8,6 +8,7 @@ milliseconds, an attack on the slots must hold them for seconds. Specification: 
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections.abc import Set
 from typing import NamedTuple
@@ -171,6 +172,7 @@ class Admission:
                 return
 
 
+@functools.lru_cache(maxsize=1024)  # asked for each connection, and few have an address of their own
 def source_of(address: str) -> str:
     """What counts as one source: an IPv4 address, or the /64 an IPv6 address is in."""
     if is_ipv4(address):

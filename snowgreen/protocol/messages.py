@@ -146,7 +146,7 @@ def encode_challenge(message: Challenge) -> bytes:
     ext = message.ext
     if ext is None:
         return head
-    return head + _ext(_CHALLENGE_BODY.pack(VERSION, ext.binding, ext.capabilities, ext.incarnation))
+    return head + _challenge_ext(ext)
 
 
 def encode_reply(message: Reply) -> bytes:
@@ -246,6 +246,11 @@ def decode_reject(payload: bytes) -> Reject:
 def _head(tag: Tag, name: str, creation: int) -> bytes:
     encoded = name.encode("ascii")
     return bytes([tag]) + _U16.pack(len(encoded)) + encoded + bytes([creation])
+
+
+@functools.lru_cache(maxsize=64)  # as above
+def _challenge_ext(ext: ChallengeExt) -> bytes:
+    return _ext(_CHALLENGE_BODY.pack(VERSION, ext.binding, ext.capabilities, ext.incarnation))
 
 
 def _ext(body: bytes) -> bytes:
