@@ -29,6 +29,8 @@ _READ_BYTES = MAX_HANDSHAKE + 4
 #: What is still read after a REJECT, so that closing does not reset the connection under it.
 _LINGER_BYTES = 64 * 1024
 _LINGER_SECONDS = 1.0
+#: Forks that have led to this process: asking for its id is a system call.
+_forks = 0
 
 
 class Conversation:
@@ -37,12 +39,12 @@ class Conversation:
     :param peer: who is dialed, for messages; None on the accepting side.
     """
 
-    __slots__ = ("_hub", "_peer", "_process", "_sock", "_watcher")
+    __slots__ = ("_forks", "_hub", "_peer", "_sock", "_watcher")
 
     def __init__(self, sock: Secured, peer: str | None = None) -> None:
         self._sock = sock
         self._peer = peer
-        self._process = os.getpid()
+        self._forks = _forks
         self._hub: Any = gevent.get_hub()
         # One for all that is waited for: what comes is waited for several times, and each watcher costs.
         self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
@@ -181,5 +183,13 @@ class Conversation:
     def _stay_in_process(self) -> None:
         # What the loop had found before a fork it still tells of in the child, and before the end that this
         # greenlet is put down for there. A byte more, and the handshake were spoilt for the parent.
-        if os.getpid() != self._process:
+        if self._forks != _forks:
             raise gevent.GreenletExit
+
+
+def _in_child() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_in_child)
