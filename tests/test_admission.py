@@ -58,6 +58,18 @@ def test_one_source_has_a_pace() -> None:
     assert [attempt(0.1 * i) for i in range(1, 51)].count(True) == 10
 
 
+def test_failures_spend_the_burst_even_while_the_clock_stands() -> None:
+    """Each failure shrinks what is left of a burst at once, not when the clock next moves, or goes back."""
+    account = Admission(RATES._replace(burst=40))
+    let_in = 0
+    for now in (5.0,) * 30 + (4.0,) * 30:
+        verdict = account.arrive("10.0.0.1", now)
+        if isinstance(verdict, Admitted):
+            account.done(verdict.ticket, now, failed=True)
+            let_in += 1
+    assert let_in == 11
+
+
 def test_failures_slow_a_source_and_time_or_a_success_forgives() -> None:
     """A guesser falls to one try in five seconds; one good handshake, or patience, restores the pace."""
     account = Admission(RATES)

@@ -92,6 +92,15 @@ def test_others_have_their_turns_meanwhile(wait: BusyWait) -> None:
     assert wait._idle.active
 
 
+def test_what_was_put_off_until_the_loop_is_idle_is_done(wait: BusyWait) -> None:
+    """gevent.idle() returns at any priority, although the loop is kept busy."""
+    wait.look(1.0)
+    for priority in (0, -1, -2):
+        with gevent.Timeout(5):
+            gevent.idle(priority)
+    assert wait._idle.active
+
+
 def test_it_does_not_keep_a_loop_alive(wait: BusyWait) -> None:
     """A program that waits for its greenlets to end does not wait for this."""
     wait.look(1.0)

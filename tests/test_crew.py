@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import weakref
 from collections.abc import Iterator
@@ -97,6 +98,36 @@ def test_nothing_of_the_work_stays_with_its_greenlet(crew: Crew, before: int) ->
     del thing
     assert seen() is None
     assert not member.dead
+
+
+def test_a_greenlet_that_has_ended_is_not_used(crew: Crew) -> None:
+    """Something was thrown into it while it waited: the next work gets another one."""
+    member = crew.begin(lambda: None)
+    gevent.sleep(0)
+    member.parent = getcurrent()
+    member.throw(gevent.GreenletExit)
+    assert member.dead
+    done: list[int] = []
+    assert crew.begin(lambda: done.append(1)) is not member
+    gevent.sleep(0)
+    assert done == [1]
+
+
+def test_a_context_variable_is_seen_by_its_own_work_only(crew: Crew) -> None:
+    """What one piece of work has set is not there for the next one of the same greenlet."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    def work() -> None:
+        seen.append(variable.get())
+        variable.set("set")
+        seen.append(variable.get())
+
+    assert crew.begin(work) is not None
+    gevent.sleep(0)
+    crew.begin(work)
+    gevent.sleep(0)
+    assert seen == ["unset", "set", "unset", "set"]
 
 
 def test_a_crew_that_is_dismissed_leaves_no_greenlet() -> None:

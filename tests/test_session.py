@@ -10,6 +10,7 @@ import pytest
 
 import snowgreen
 from snowgreen import NodeDown
+from snowgreen.link.outbox import Outbox
 from snowgreen.protocol.frames import encode, encode_ping
 from tests import raw
 from tests.conftest import MakeNode
@@ -281,6 +282,22 @@ def test_a_replaced_session_cannot_remove_its_successor(make_node: MakeNode) -> 
     assert not new.closed
     first.close()
     second.close()
+
+
+def test_an_error_at_the_very_beginning_leaves_no_link(make_node: MakeNode, monkeypatch: Any) -> None:
+    """Whatever goes wrong as the last message of a handshake is written, the link is gone, and the next one lives."""
+    node, peer = make_node(), make_node()
+
+    def broken(self: Outbox, handshake: bytes) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "begin", broken)
+        with pytest.raises(snowgreen.LinkError):
+            peer.connect(node.name)
+        until(lambda: not node.sessions, "it is taken out")
+    assert peer.connect(node.name).ping() > 0
+    assert list(node.sessions) == [peer.name]
 
 
 def test_an_internal_error_ends_only_its_link(linked: Any, caplog: Any, monkeypatch: Any) -> None:

@@ -32,11 +32,20 @@ def looks() -> Iterator[list[int]]:
     check.close()
 
 
-@pytest.fixture
-def turns() -> Turns:
-    """Two in one turn of the loop."""
+class Uncounted:
+    """A loop that does not number its looks."""
+
+    iteration = -1
+
+
+@pytest.fixture(params=["counted", "uncounted"])
+def turns(request: pytest.FixtureRequest) -> Turns:
+    """Two in one turn of the loop, which numbers its looks as libev does, or not, as libuv."""
     gevent.get_hub().loop.update_now()  # a timeout counts from then, and tests may have run without the loop
-    return Turns(gevent.get_hub(), width=2)
+    made = Turns(gevent.get_hub(), width=2)
+    if request.param == "uncounted":
+        made._loop, made._uncounted = Uncounted(), True
+    return made
 
 
 def test_no_more_than_the_width_run_between_two_looks(turns: Turns, looks: list[int]) -> None:
@@ -116,6 +125,52 @@ def test_who_is_ended_while_waiting_takes_no_turn(turns: Turns, first: bool) -> 
         watcher.close()
         os.close(read)
         os.close(write)
+
+
+def test_turns_come_back_without_anybody_in_line(turns: Turns, looks: list[int]) -> None:
+    """Whoever comes alone, again and again, never waits: each look has turns of its own."""
+    for _ in range(20):
+        before = looks[0]
+        turns.wait()
+        turns.wait()
+        assert looks[0] == before
+        gevent.sleep(0.001)
+    before = looks[0]
+    gevent.sleep(0.02)
+    assert looks[0] - before < 20  # and then nothing keeps the loop awake
+
+
+def test_the_end_of_a_line_gives_no_turns_twice(turns: Turns, looks: list[int]) -> None:
+    """The only one in line is killed; who comes in the next look finds two turns, and not two more."""
+    done: list[int] = []
+    pipes = [os.pipe() for _ in range(4)]
+    watchers: list[Any] = [gevent.get_hub().loop.io(read, 1) for read, _ in pipes]
+
+    def work(watcher: Any = None) -> None:
+        turns.wait(watcher)
+        done.append(looks[0])
+
+    def burst() -> None:
+        began = [gevent.spawn(work) for _ in range(3)]
+        gevent.sleep(0)
+        assert len(turns._waiting) == 1
+        began[2].kill(block=False)
+        for _, write in pipes:
+            os.write(write, b"x")
+
+    try:
+        later = [gevent.spawn(work, watcher) for watcher in watchers]
+        gevent.idle()
+        gevent.spawn(burst).get(timeout=5)
+        gevent.joinall(later, timeout=5)
+        assert len(done) == 6
+        assert max(done.count(look) for look in done) == 2
+    finally:
+        for watcher in watchers:
+            watcher.close()
+        for descriptors in pipes:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
 
 def test_they_do_not_keep_their_hub() -> None:

@@ -16,8 +16,9 @@ class BusyWait:
 
     def __init__(self, loop: Any) -> None:
         self._until = 0.0
-        # While it is active the loop does not sleep; it is called whenever there is nothing else to do.
-        self._idle: Any = loop.idle(ref=False)
+        # While it is active the loop does not sleep; it is called whenever there is nothing else to do, which
+        # by its priority includes what others have put off until then.
+        self._idle: Any = loop.idle(ref=False, priority=loop.MINPRI)
 
     def look(self, seconds: float) -> None:
         """Do not sleep for so long from now on."""

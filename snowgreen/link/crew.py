@@ -37,7 +37,9 @@ class Crew:
 
         :param work: lets no exception out.
         """
-        member = self._idle.pop() if self._idle else greenlet(self._serve, self._hub)
+        member = self._idle.pop() if self._idle else None
+        if member is None or member.dead:  # as it would be of something that was thrown into it
+            member = greenlet(self._serve, self._hub)
         # In a list, to be taken out of it: a greenlet holds what it was started with until it ends.
         self._hub.loop.run_callback(member.switch, [work])
         return member
@@ -52,5 +54,7 @@ class Crew:
             handed.pop()()
             if self._dismissed or len(self._idle) >= self._spare:
                 return
+            # The next is to see no context variable that this one has set.
+            getcurrent().gr_context = None
             self._idle.append(getcurrent())
             handed = self._hub.switch()

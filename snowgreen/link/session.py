@@ -275,10 +275,7 @@ class Session:
     def open(self, first: bytes = b"") -> None:
         """Begin: send `first`, the raw end of the handshake, then take what came behind it."""
         if first:
-            try:
-                self._outbox.begin(first)
-            except OSError as error:
-                self._end(faults.reading(error), orderly=False)
+            self._guarded(lambda: self._outbox.begin(first))
         if self.reason is None:
             self.bytes_received = self._decoder.buffered
             self._read_watcher.start(self._readable)

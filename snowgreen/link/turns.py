@@ -26,12 +26,15 @@ class Turns:
     """
 
     # Not the hub: it is what the turns are kept by, and it could never go.
-    __slots__ = ("_left", "_look", "_loop", "_timer", "_waiting", "_width")
+    __slots__ = ("_left", "_look", "_loop", "_timer", "_uncounted", "_waiting", "_width")
 
     def __init__(self, hub: gevent.hub.Hub, width: int = WIDTH) -> None:
         self._width = self._left = width
         self._loop: Any = hub.loop
-        self._look = -1  # the loop's number of the look that what is left counts from
+        # The loop's number of the look that `_left` is of.
+        self._look: int | None = None
+        # libuv does not number its looks: there the timer tells of each.
+        self._uncounted = hub.loop.iteration < 0
         # In their order, and left at no cost: when thousands are ended at once, each is taken out.
         self._waiting: OrderedDict[Any, None] = OrderedDict()
         # Due at once, which is after the next look. A callback would not do: the loop runs those that were
@@ -69,15 +72,18 @@ class Turns:
 
     def _take(self) -> bool:
         """Take a turn, if there is one left since the last look and nobody waits for it."""
-        if self._waiting:
+        if self._waiting or not self._any_left():
             return False
+        self._left -= 1
+        if self._uncounted and not self._timer.active:
+            self._timer.start(self._next)
+        return True
+
+    def _any_left(self) -> bool:
         look = self._loop.iteration
         if look != self._look:
             self._look, self._left = look, self._width
-        if not self._left:
-            return False
-        self._left -= 1
-        return True
+        return self._left > 0
 
     def _line_up(self, waiter: Any) -> None:
         self._waiting[waiter] = None
@@ -85,10 +91,11 @@ class Turns:
             self._timer.start(self._next)
 
     def _next(self) -> None:
-        self._look, self._left = self._loop.iteration, self._width
-        while self._left and self._waiting:
+        if self._uncounted:
+            self._left = self._width
+        while self._waiting and self._any_left():
             self._left -= 1
             waiter, _ = self._waiting.popitem(last=False)
             waiter.switch(None)  # it runs here and now, until it waits for something else
-        if self._waiting:
+        if self._waiting or (self._uncounted and self._left < self._width):
             self._timer.start(self._next)

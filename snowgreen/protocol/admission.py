@@ -151,8 +151,8 @@ class Admission:
             source = _Source(now, self._burst)
             if len(self._sources) >= MAX_SOURCES:
                 self._forget_one()
-        elif now > source.at:
-            elapsed = now - source.at
+        else:
+            elapsed = now - source.at if now > source.at else 0.0
             pace, most = self._pace, self._burst
             if source.failures:
                 pace = max(SLOWEST, pace / (1.0 + source.failures))
