@@ -93,7 +93,7 @@ class Relay:
 
 def own_context(node: snowgreen.Node) -> gevent.ssl.SSLContext:
     """What a node presents itself, key and all: the one thing that opens the bound form to a relay."""
-    context: gevent.ssl.SSLContext = node._listener._server().context
+    context: gevent.ssl.SSLContext = node._listener.server().context
     return context
 
 
