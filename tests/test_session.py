@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 import snowgreen
 from snowgreen import NodeDown
@@ -315,3 +316,34 @@ def test_an_internal_error_ends_only_its_link(linked: Any, caplog: Any, monkeypa
     monkeypatch.undo()
     other, _ = raw.link(node.address, "other@127.0.0.1:0")
     other.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_in_the_middle_of_reading_ends_the_link(
+    linked: Any, error: type[BaseException]
+) -> None:
+    """Ctrl-C reaches the main greenlet, and the link whose frame was half taken is closed, and taken out."""
+    node, session, sock, _ = linked
+
+    def interrupted(*_: object) -> None:
+        raise error
+
+    session._owner.receivers[0x70] = interrupted
+    with node.subscribe() as events:
+        sock.sendall(encode(0x70, b"half taken"))
+        with pytest.raises(error):
+            Event().wait(10)
+        assert "interrupted" in event_of(events, NodeDown).reason
+    assert session.closed
+    assert not node.sessions
+
+
+def test_a_node_that_was_interrupted_before_it_read_leaves_at_once(make_node: MakeNode) -> None:
+    """Where Ctrl-C has stopped the watching of a socket, stop() still hears the peer close, and does not wait."""
+    node, peer = make_node(), make_node()
+    peer.connect(node.name)
+    session = node.sessions[peer.name]
+    session._read_watcher.stop()
+    with gevent.Timeout(30):
+        node.stop(timeout=60)
+    assert session.reason == "this node was stopped"

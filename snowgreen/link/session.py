@@ -359,6 +359,9 @@ class Session:
             self._end(reason, orderly=True)
             return
         self._parting = reason
+        if not self._paused and not self._read_watcher.active:
+            # The loop does not go on with a watcher whose callback raised, as Ctrl-C may have it do.
+            self._read_watcher.start(self._readable)
         if self.carried is not None:
             self.carried.room()  # who waits for room waits in vain
 
@@ -426,6 +429,11 @@ class Session:
         except Exception as error:  # noqa: BLE001  # a bug of ours ends its link, not the loop
             say(log, logging.ERROR, "internal error on the link with %s", self.peer, error=error)
             self._end("an internal error on this node; its log has the details", orderly=False)
+        except BaseException:
+            # Ctrl-C may come anywhere, and sys.exit() from a codec. What had come is half taken, so that no
+            # byte behind it would make sense.
+            self._end("this process was interrupted while it served the link", orderly=False)
+            raise
 
     def _read(self) -> None:
         view = self._owner.hub.view
