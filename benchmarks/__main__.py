@@ -18,7 +18,7 @@ from rich.table import Table
 
 from . import bars, plots
 from .measures import MEASURES
-from .pairs import Book, Run
+from .pairs import CALM, Book, Run
 from .peers import PEERS
 from .peers.common import roomy
 
@@ -66,6 +66,7 @@ def report(run: Run, loads: Sequence[tuple[float, ...]]) -> dict[str, Any]:
     return {
         "machine": machine(),
         "load": {"before": loads[0], "after": loads[1]},
+        "turns": {"all": book.turns, "disturbed": book.disturbed},
         "rounds": run.rounds,
         "quick": run.quick,
         "peers": run.hellos,
@@ -108,6 +109,9 @@ def main(
         console.print(made, soft_wrap=True)
     for note in run.book.notes:
         console.print(f"not measured: {note.peer}, {note.measure}: {note.why}", soft_wrap=True, markup=False)
+    console.print(
+        f"in {run.book.disturbed} of {run.book.turns} turns over {CALM:.0%} of the processors went to others"
+    )
     console.print(f"load of the machine: {loads[0][0]:.1f} before, {loads[1][0]:.1f} after")
     if output is not None:
         output.write(json.dumps(report(run, loads), indent=2) + "\n")

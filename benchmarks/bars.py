@@ -54,10 +54,10 @@ class Bar:
 
 
 _SNOWGREEN, _FRAMES, _ERLANG = "snowgreen", "snowgreen frames", "erlang"
-_ACCEPT = "server CPU per accepted link, µs"
+ACCEPT: Final = "server CPU per accepted link, µs"
 _RSS = "RSS per link at {}, bytes"
 _CLIMB = "server CPU per link up to {}, µs"
-_RTT = "RTT p50, µs"
+RTT: Final = "RTT p50, µs"
 _BROADCAST = "broadcast of 256 B to 5,000 links, ms"
 
 
@@ -66,8 +66,8 @@ def _against(title: str, figure: str, peer: str, of: str = _SNOWGREEN, **bound: 
 
 
 BARS: Final = (
-    _against("server CPU per accepted link ÷ OpenSSL's", _ACCEPT, "OpenSSL alone", at_most=2.3),
-    _against("server CPU per accepted link ÷ Erlang's", _ACCEPT, _ERLANG, at_most=0.45),
+    _against("server CPU per accepted link ÷ OpenSSL's", ACCEPT, "OpenSSL alone", at_most=2.3),
+    _against("server CPU per accepted link ÷ Erlang's", ACCEPT, _ERLANG, at_most=0.45),
     Bar("RSS per idle link at 5,000, bytes", (_RSS.format("5,000"), _SNOWGREEN), at_most=18_000),
     _against("RSS per idle link at 5,000 ÷ Erlang's", _RSS.format("5,000"), _ERLANG, at_most=0.2),
     Bar("links held by one process", ("links held", _SNOWGREEN), at_least=15_000),
@@ -92,9 +92,9 @@ BARS: Final = (
     _against("frames of 1 KiB/s ÷ Erlang's messages", "1 KiB: messages/s", _ERLANG, _FRAMES, at_least=4),
     _against("frames of 64 KiB, MB/s ÷ Erlang's", "64 KiB: MB/s", _ERLANG, _FRAMES, at_least=6),
     _against("mailbox messages of 64 B/s ÷ Erlang's", "64 B: messages/s", _ERLANG, at_least=1),
-    _against("RTT p50 ÷ asyncio's", _RTT, "asyncio", at_most=1.1),
-    _against("RTT p50 ÷ Erlang's", _RTT, _ERLANG, at_most=0.8),
-    _against("RTT p50 with busy_wait ÷ Erlang's", _RTT, _ERLANG, of="snowgreen awake", at_most=0.8),
+    _against("RTT p50 ÷ asyncio's", RTT, "asyncio", at_most=1.1),
+    _against("RTT p50 ÷ Erlang's", RTT, _ERLANG, at_most=0.8),
+    _against("RTT p50 with busy_wait ÷ Erlang's", RTT, _ERLANG, of="snowgreen awake", at_most=0.8),
     _against("broadcast to 5,000 links ÷ bare writes", _BROADCAST, "bare writes", at_most=1.3),
     Bar(
         "p99 of pings beside another link's stream ÷ alone",
@@ -115,6 +115,11 @@ BARS: Final = (
         at_most=0.5,
     ),
 )
+
+
+def contested(*figures: str) -> set[str]:
+    """Whose `figures` a bar goes by."""
+    return {side[1] for bar in BARS for side in (bar.of, bar.over) if side is not None and side[0] in figures}
 
 
 def table(book: Book) -> Table:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from .bars import ACCEPT, RTT, contested
 from .harness import Figures
 from .messages import Linked
 from .pairs import Case, Ended, Failed, Pair, Process, Run, Unsupported
@@ -62,16 +63,18 @@ def accept(run: Run) -> None:
         pair.server.rest()
         spent = pair.server.cpu() - before
         pair.client.order("drop")
-        return {"server CPU per accepted link, µs": spent / count * 1e6, "links/s": count / seconds}
+        return {ACCEPT: spent / count * 1e6, "links/s": count / seconds}
 
     def floor(process: Process) -> Figures:
-        return {"server CPU per accepted link, µs": process.order("accept", count=count)["cpu"] / count * 1e6}
+        return {ACCEPT: process.order("accept", count=count)["cpu"] / count * 1e6}
 
     with contextlib.ExitStack() as stack:
         openssl = stack.enter_context(Process("openssl", "floor"))
         pairs = cases_of(run, "accept", run.pairs(stack, "accept"), lambda pair: pair.link(2, light=True))
-        cases = [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs]
-        run.in_turn("accept", [Case("OpenSSL alone", partial(floor, openssl)), *cases], often=3)
+        close = contested(ACCEPT)
+        cases = [Case(pair.name, partial(once, pair), pair=pair, close=pair.name in close) for pair in pairs]
+        alone = Case("OpenSSL alone", partial(floor, openssl), close=True)
+        run.in_turn("accept", [alone, *cases], often=8)
 
 
 # Links that are held.
@@ -169,14 +172,15 @@ def rtt(run: Run) -> None:
         with run.noting("snowgreen awake", "rtt"):
             pair.start(busy_wait=AWAKE)
             pair.client.order("link_awake", address=pair.address, busy_wait=AWAKE)
-            yield Case("snowgreen", partial(once, pair), "snowgreen awake", pair)
+            yield Case("snowgreen", partial(once, pair), "snowgreen awake", pair, close=True)
 
     with contextlib.ExitStack() as stack:
         pairs = cases_of(run, "rtt", run.pairs(stack, "rtt"), lambda pair: pair.link(1))
-        cases = [Case(pair.name, partial(once, pair), pair=pair) for pair in pairs]
+        close = contested(RTT)
+        cases = [Case(pair.name, partial(once, pair), pair=pair, close=pair.name in close) for pair in pairs]
         if "snowgreen" in run.peers:
             cases += awake(stack)
-        run.in_turn("rtt", cases, often=2)
+        run.in_turn("rtt", cases, often=6)
 
 
 class Flow:
@@ -227,13 +231,15 @@ def messages(run: Run) -> None:
         pairs = cases_of(run, "messages", run.pairs(stack, "messages"), lambda pair: pair.link(1))
         cases = []
         for title in titles:
+            close = contested(f"{title}: messages/s", f"{title}: MB/s")
             for pair in pairs:
                 for way in ("", *run.hellos[pair.name].get("ways", ())):
                     if way == "values" and title != "64 B":
                         continue  # small dicts, of about that size
                     label = f"{pair.name} {way}".strip()
-                    cases.append(Case(pair.name, Flow(pair, title, way, seconds), label, pair))
-        run.in_turn("messages", cases)
+                    flow = Flow(pair, title, way, seconds)
+                    cases.append(Case(pair.name, flow, label, pair, close=label in close))
+        run.in_turn("messages", cases, often=3)
 
 
 def broadcast(run: Run) -> None:
@@ -267,10 +273,11 @@ def broadcast(run: Run) -> None:
         pairs = cases_of(run, "broadcast", run.pairs(stack, "broadcast"), begin)
         cases = []
         for pair in pairs:
-            cases.append(Case(pair.name, partial(once, pair, "broadcast"), pair=pair))
-            if pair.name == "snowgreen":
-                cases.append(Case(pair.name, partial(once, pair, "bare"), "bare writes", pair))
-        run.in_turn("broadcast", cases)
+            ours = pair.name == "snowgreen"
+            cases.append(Case(pair.name, partial(once, pair, "broadcast"), pair=pair, close=ours))
+            if ours:
+                cases.append(Case(pair.name, partial(once, pair, "bare"), "bare writes", pair, close=True))
+        run.in_turn("broadcast", cases, often=4)
 
 
 # What others wait.
@@ -291,7 +298,8 @@ def beside(run: Run) -> None:
                 for name, figure in linked.ask(title, seconds).items()
             }
 
-        run.in_turn("beside", [Case("snowgreen", partial(once, title)) for title in BESIDE], often=2)
+        cases = [Case("snowgreen", partial(once, title), close=True) for title in BESIDE]
+        run.in_turn("beside", cases, often=3)
 
 
 def storm(run: Run) -> None:

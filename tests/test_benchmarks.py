@@ -11,6 +11,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -257,6 +258,49 @@ def test_what_fails_is_noted_and_the_others_go_on() -> None:
     ]
 
 
+def test_what_a_bar_goes_by_has_more_turns_in_each_round() -> None:
+    """A close case has all of them, any other one; the round before the first counts for neither."""
+    run, turns = Run(["x"], rounds=2, quick=False), []
+
+    def once(name: str) -> dict[str, float]:
+        turns.append(name)
+        return {"speed": float(len(turns))}
+
+    run.in_turn(
+        "something",
+        [Case("close", lambda: once("close"), close=True), Case("other", lambda: once("other"))],
+        often=3,
+    )
+    assert turns == ["close", "other", *["close", "other", "close", "close"] * 2]
+    assert run.book.figures == {"speed": {"close": [3.0, 5.0, 6.0, 7.0, 9.0, 10.0], "other": [4.0, 8.0]}}
+    assert (run.book.turns, run.book.disturbed) == (8, 0)
+
+
+def test_a_turn_in_which_the_processors_went_to_others_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first calm one counts; where none is, the calmest of a few does, and is told as disturbed."""
+    taken = iter([0.0, 60.0, 0.0, 0.0, *[0.0, 60.0, 0.0, 30.0, 0.0, 20.0, 0.0, 50.0]])
+    clock = iter(range(1000))
+    monkeypatch.setattr(pairs, "stolen", lambda: next(taken))
+    monkeypatch.setattr(pairs, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    run, speeds = Run(["x"], rounds=2, quick=False), iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    run.in_turn("something", [Case("one", lambda: {"speed": next(speeds)})])
+    assert run.book.figures == {"speed": {"one": [2.0, 5.0]}}
+    assert (run.book.turns, run.book.disturbed) == (2, 1)
+
+
+def test_what_goes_to_others_is_read_where_it_is_told() -> None:
+    """It never goes back, and reading it is no error."""
+    before = pairs.stolen()
+    assert 0.0 <= before <= pairs.stolen()
+
+
+def test_a_bar_names_whom_it_goes_by() -> None:
+    """Both sides of every bar on a figure, and nobody of another's."""
+    assert bars.contested(bars.ACCEPT) == {"snowgreen", "OpenSSL alone", "erlang"}
+    assert bars.contested("64 KiB: messages/s", "64 KiB: MB/s") == {"snowgreen frames", "erlang"}
+    assert bars.contested("no such figure") == set()
+
+
 class Fake(Process):
     """A process that runs a program of a test's instead of a peer."""
 
@@ -385,6 +429,7 @@ def test_a_quick_run_measures_two_peers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert report["notes"] == []
+    assert 0 <= report["turns"]["disturbed"] <= report["turns"]["all"]
     both = {figure for figure, peers in report["figures"].items() if {"snowgreen", "asyncio"} <= set(peers)}
     assert {
         "server CPU per accepted link, µs",
