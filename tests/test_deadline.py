@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import gevent
 import pytest
 from gevent.event import Event
 
 from snowgreen import LinkTimeout
-from snowgreen.link.deadline import Deadline
+from snowgreen.link.deadline import Deadline, Deadlines
+from tests.waiting import until
 
 
 def test_expiry_names_the_step_and_the_peer() -> None:
@@ -52,3 +56,77 @@ def test_nothing_fires_after_the_block() -> None:
         pass
     assert not deadline._timer.active
     assert Event().wait(0.03) is False
+
+
+# Of many, all of one length.
+
+
+def test_each_of_many_has_its_time_in_full() -> None:
+    """They are late in the order they were put; one that came halfway is not ended with those before it."""
+    put: dict[str, float] = {}
+    late: dict[str, float] = {}
+
+    def put_in(name: str) -> None:
+        put[name] = time.monotonic()
+        deadlines.put(name)
+
+    deadlines = Deadlines(0.04, lambda name: late.setdefault(name, time.monotonic()))
+    halfway = Deadlines(0.02, put_in)
+    put_in("first")
+    put_in("beside it")
+    halfway.put("halfway")
+    until(lambda: len(late) == 3, "all are late")
+    assert list(late) == ["first", "beside it", "halfway"]
+    assert all(late[name] - put[name] >= 0.04 for name in put)
+    assert late["beside it"] < put["halfway"] + 0.04
+    assert not len(deadlines)
+    assert deadlines._timer is None  # no timer runs for nobody
+
+
+def test_who_is_dropped_is_not_late() -> None:
+    """Neither who was dropped nor anyone after close() is called late, and what is put afterwards is timed anew."""
+    late: list[str] = []
+    deadlines = Deadlines(0.01, late.append)
+    for name in ("dropped", "late", "closed"):
+        deadlines.put(name)
+    deadlines.drop("dropped")
+    deadlines.drop("never put")
+    deadlines.drop("closed")
+    until(lambda: late == ["late"], "the one that stayed is late")
+    deadlines.put("closed")
+    deadlines.close()
+    assert deadlines._timer is None
+    deadlines.put("anew")
+    until(lambda: late == ["late", "anew"], "the one that came after close() is late")
+
+
+def test_the_late_may_be_put_and_dropped_by_the_late() -> None:
+    """Whoever is told may put itself in anew, and drop others: those who were late with it are told all the same."""
+    told: list[str] = []
+
+    def late(name: str) -> None:
+        told.append(name)
+        deadlines.drop("second")
+        if told.count(name) < 2:
+            deadlines.put(name)
+
+    deadlines = Deadlines(0.01, late)
+    deadlines.put("first")
+    deadlines.put("second")
+    until(lambda: told == ["first", "second", "first", "second"], "each was told twice")
+
+
+def test_deadlines_keep_no_loop_from_its_end() -> None:
+    """A hub whose last work is done ends at once, although some timer for that work is still to come."""
+    ended: list[bool] = []
+
+    def work() -> None:
+        deadlines = Deadlines(60, print)
+        deadlines.put("who is in time")
+        ended.append(gevent.get_hub().join(timeout=10))
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [True]

@@ -89,12 +89,8 @@ class Attempt:
                 sock = secured = tls.wrap_client(sock, end)
                 classic = self.endpoint.allows_classic(dial.name)
                 talk = self._talk = Conversation(secured, dial.key)
-                seen = talk.secure(
-                    limits.tls_timeout,
-                    self.endpoint.hub.turns,
-                    classic=classic,
-                    certified=end.certified,
-                )
+                with Deadline(limits.tls_timeout, "the TLS handshake", dial.key):
+                    seen = talk.secure(self.endpoint.hub.turns, classic=classic, certified=end.certified)
                 machine = self.endpoint.initiator(dial.name, self.counters, end, seen)
                 return self._handshake(talk, machine, remote)
         except LinkError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from .. import certificates
-from ..errors import CertificateError, LinkTimeout, TLSError
+from ..errors import CertificateError, TLSError
 from ..protocol.handshake import Acceptor, Challenged, Continue, Established, Initiator, Proved, Refused, Step
 from ..protocol.wire import MAX_HANDSHAKE
 from . import faults, tls
@@ -59,8 +59,8 @@ class Conversation:
         if self._watcher is not None:
             self._watcher.close()
 
-    def secure(self, seconds: float, turns: Turns, *, classic: bool, certified: bool = False) -> tls.Seen:
-        """Do the TLS handshake, within `seconds` in all, and look at what came of it.
+    def secure(self, turns: Turns, *, classic: bool, certified: bool = False) -> tls.Seen:
+        """Do the TLS handshake, and look at what came of it.
 
         :param turns: of which each step takes one.
         :param classic: whether the other end may be a classic peer.
@@ -69,20 +69,17 @@ class Conversation:
         """
         sock, peer = self._sock, self._peer
         try:
-            with Deadline(seconds, "the TLS handshake", peer):
-                # A server has nothing to say before the client has.
-                turns.wait(None if peer is not None else self._watcher)
-                while True:
-                    self._stay_in_process()
-                    try:
-                        sock.do_handshake()
-                        break
-                    except ssl.SSLWantReadError:
-                        turns.wait(self._watcher)
-                    except ssl.SSLWantWriteError:
-                        self._until_writable()
-        except LinkTimeout:
-            raise  # it is an OSError too, being a TimeoutError
+            # A server has nothing to say before the client has.
+            turns.wait(None if peer is not None else self._watcher)
+            while True:
+                self._stay_in_process()
+                try:
+                    sock.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    turns.wait(self._watcher)
+                except ssl.SSLWantWriteError:
+                    self._until_writable()
         except OSError as error:
             raise faults.securing(error, peer, dialed=peer is not None) from error
         problem = tls.alpn_problem(sock, classic=classic)

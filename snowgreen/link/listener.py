@@ -24,7 +24,7 @@ from ..protocol.pairing import Admit, Candidate, Probe
 from . import faults, tls
 from .converse import Conversation
 from .crew import Crew
-from .deadline import Deadline
+from .deadline import Deadlines, too_long
 from .endpoint import Endpoint
 from .runtime import say
 from .secured import Plain, accept, plain
@@ -45,8 +45,15 @@ _PAUSE = 0.05
 _QUIET = 1.0
 
 
-class _Evicted(gevent.GreenletExit):
-    """Ends a handshake that had its time, in favour of a newcomer."""
+class _Late(gevent.GreenletExit):
+    """Ends a handshake that has taken too long.
+
+    :param error: what to say of it.
+    """
+
+    def __init__(self, error: LinkTimeout) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Listener(StreamServer):
@@ -75,9 +82,13 @@ class Listener(StreamServer):
         self._handlers: dict[int, _Inbound] = {}
         #: Whose greenlets do the handshakes.
         self.crew = Crew()
+        #: For TLS alone, and for all of the handshake.
+        self.securing: Deadlines[_Inbound] = Deadlines(limits.tls_timeout, self._late_for_tls)
+        self.handshakes: Deadlines[_Inbound] = Deadlines(limits.handshake_timeout, self._late)
         # Without a spawner handle() runs in the loop, and spends a greenlet only on who is let in.
         super().__init__(address, backlog=backlog, spawn=None)
         self.server = server
+        self._limits = limits
         rates = Rates(
             limits.pending,
             limits.pending_per_source,
@@ -134,6 +145,8 @@ class Listener(StreamServer):
         self.crew.dismiss()
         for inbound in list(self._handlers.values()):
             inbound.end(gevent.GreenletExit())
+        self.securing.close()
+        self.handshakes.close()
 
     # Called by the base class, in the loop: nothing here may wait.
 
@@ -170,14 +183,24 @@ class Listener(StreamServer):
             self._tell(_shown(address), verdict.value)
             return
         if verdict.evict is not None:
-            self._handlers[verdict.evict].end(_Evicted())
+            self._handlers[verdict.evict].end(
+                _Late(LinkTimeout("it was slow, and made room for newer connections"))
+            )
         inbound = _Inbound(self, endpoint, verdict.ticket, plain(sock), address, now)
         self._handlers[verdict.ticket] = inbound
+        self.securing.put(inbound)
+        self.handshakes.put(inbound)
 
     def over(self, inbound: _Inbound) -> None:
         """`inbound` is a session now, or nothing."""
         del self._handlers[inbound.ticket]
+        self.take_off_clock(inbound)
         self.admission.done(inbound.ticket, inbound.endpoint.runtime.monotonic(), failed=inbound.failed)
+
+    def take_off_clock(self, inbound: _Inbound) -> None:
+        """From now on `inbound` may take its time."""
+        self.securing.drop(inbound)
+        self.handshakes.drop(inbound)
 
     def do_handle(self, *args: Any) -> None:
         """Unlike gevent's own, leave the socket open: the handshake has only begun."""
@@ -193,6 +216,12 @@ class Listener(StreamServer):
     def _resume(self) -> None:
         if self.started:
             self.start_accepting()
+
+    def _late_for_tls(self, inbound: _Inbound) -> None:
+        inbound.end(_Late(too_long("the TLS handshake", self._limits.tls_timeout)))
+
+    def _late(self, inbound: _Inbound) -> None:
+        inbound.end(_Late(too_long("the handshake", self._limits.handshake_timeout)))
 
     def _tell(self, address: str, reason: str) -> None:
         """Say, now and again, that connections are refused."""
@@ -238,6 +267,7 @@ class _Inbound:
 
     def end(self, why: gevent.GreenletExit) -> None:
         """End it, wherever it is, as soon as the loop comes to it."""
+        self.listener.take_off_clock(self)
         sock, self._sock = self._sock, None
         if sock is None:
             self.endpoint.hub.loop.run_callback(self._throw, why)
@@ -264,35 +294,33 @@ class _Inbound:
             self.listener.over(self)
 
     def _run(self, raw: Plain) -> None:
-        endpoint, limits = self.endpoint, self.endpoint.config.limits
+        endpoint = self.endpoint
         sock: Secured | None = None
         talk: Conversation | None = None
         kept = False
         try:
-            with Deadline(limits.handshake_timeout, "the handshake"):
-                end = self.listener.server()
-                if endpoint.stopped:  # as in a child of a fork, to which the connection does not belong
-                    raise gevent.GreenletExit
-                try:
-                    tls.no_delay(raw)
-                    sock = tls.wrap_server(raw, end)
-                except OSError as error:  # reset between accept and here
-                    raise faults.securing(error, None, dialed=False) from error
-                talk = Conversation(sock)
-                classic, certified = endpoint.allows_classic(), end.certified
-                seen = talk.secure(
-                    limits.tls_timeout, endpoint.hub.turns, classic=classic, certified=certified
-                )
-                kept = self._handshake(sock, talk, endpoint.acceptor(end, seen)) is not None
+            end = self.listener.server()
+            if endpoint.stopped:  # as in a child of a fork, to which the connection does not belong
+                raise gevent.GreenletExit
+            try:
+                tls.no_delay(raw)
+                sock = tls.wrap_server(raw, end)
+            except OSError as error:  # reset between accept and here
+                raise faults.securing(error, None, dialed=False) from error
+            talk = Conversation(sock)
+            seen = talk.secure(endpoint.hub.turns, classic=endpoint.allows_classic(), certified=end.certified)
+            self.listener.securing.drop(self)
+            kept = self._handshake(sock, talk, endpoint.acceptor(end, seen)) is not None
         except LinkError as error:
             self.rejected |= isinstance(error, CertificateError)
             self._report(error)
-        except _Evicted:
-            self._report(LinkTimeout("it was slow, and made room for newer connections"))
+        except _Late as late:
+            self._report(late.error)
             raise
         finally:
             try:
                 if self.rejected and talk is not None:
+                    self.listener.take_off_clock(self)  # parting has a deadline of its own
                     talk.part()
                 elif not kept:
                     (raw if sock is None else sock).close()
