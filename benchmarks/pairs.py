@@ -24,7 +24,7 @@ from .peers.common import Usage, cpu, family, usage
 PATIENCE: Final = 150.0
 #: Seconds that it may take to end after its input has.
 ENDING: Final = 10.0
-#: How much of the processors may be taken away during a turn that counts, and how often a turn is repeated.
+#: How much of the processors may be taken away during a turn, and how many turns are tried for such a one.
 CALM: Final = 0.02
 TRIES: Final = 4
 #: Seconds of one look whether a process has come to rest, and what it may use in one, and how many looks.

@@ -77,9 +77,6 @@ class Deadlines(Generic[W]):
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = None
 
-    def __len__(self) -> int:
-        return len(self._since)
-
     def put(self, waiting: W) -> None:
         """Begin to count, from now on."""
         self._since[waiting] = time.monotonic()

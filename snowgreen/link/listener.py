@@ -83,12 +83,11 @@ class Listener(StreamServer):
         #: Whose greenlets do the handshakes.
         self.crew = Crew()
         #: For TLS alone, and for all of the handshake.
-        self.securing: Deadlines[_Inbound] = Deadlines(limits.tls_timeout, self._late_for_tls)
-        self.handshakes: Deadlines[_Inbound] = Deadlines(limits.handshake_timeout, self._late)
+        self.securing = _deadlines("the TLS handshake", limits.tls_timeout)
+        self.handshakes = _deadlines("the handshake", limits.handshake_timeout)
         # Without a spawner handle() runs in the loop, and spends a greenlet only on who is let in.
         super().__init__(address, backlog=backlog, spawn=None)
         self.server = server
-        self._limits = limits
         rates = Rates(
             limits.pending,
             limits.pending_per_source,
@@ -216,12 +215,6 @@ class Listener(StreamServer):
     def _resume(self) -> None:
         if self.started:
             self.start_accepting()
-
-    def _late_for_tls(self, inbound: _Inbound) -> None:
-        inbound.end(_Late(too_long("the TLS handshake", self._limits.tls_timeout)))
-
-    def _late(self, inbound: _Inbound) -> None:
-        inbound.end(_Late(too_long("the handshake", self._limits.handshake_timeout)))
 
     def _tell(self, address: str, reason: str) -> None:
         """Say, now and again, that connections are refused."""
@@ -427,6 +420,10 @@ def probe(session: Session, timeout: float) -> bool:
     except SessionError:
         session.close(f"no answer to a ping for {timeout:g} s, while the peer was dialing in anew")
     return not session.closed
+
+
+def _deadlines(step: str, seconds: float) -> Deadlines[_Inbound]:
+    return Deadlines(seconds, lambda inbound: inbound.end(_Late(too_long(step, seconds))))
 
 
 def _shown(address: tuple[Any, ...]) -> str:
