@@ -18,6 +18,8 @@ from snowgreen.cookie import Cookie
 from snowgreen.link import tls
 from snowgreen.link.keyring import link_keys
 from snowgreen.names import Address
+from snowgreen.protocol.flight import MARKS
+from snowgreen.protocol.frames import FrameTag
 from snowgreen.protocol.handshake import Acceptor, Established, Identity, Initiator, Proved
 from snowgreen.protocol.keys import LinkKeys, Secrets
 from tests.conftest import COOKIE
@@ -77,6 +79,11 @@ def read_message(sock: gevent.ssl.SSLSocket) -> bytes:
     if len(data) < 4:
         return data
     return data + read_exactly(sock, struct.unpack("<I", data)[0])
+
+
+def is_ping(frame: bytes) -> bool:
+    """Whether the whole `frame` is a PING, and none of the marks that go with bulk."""
+    return frame[4] == FrameTag.PING and int.from_bytes(frame[5:], "little") <= MARKS
 
 
 def read_exactly(sock: gevent.ssl.SSLSocket, count: int) -> bytes:

@@ -84,7 +84,7 @@ def test_a_link_full_of_messages_is_pinged(silent: Any) -> None:
     clock.now += 60
     sweep([node._endpoint])
     with gevent.Timeout(10):
-        ping = next(frame for frame in iter(lambda: raw.read_message(sock), b"") if frame[4] == 0xF0)
+        ping = next(frame for frame in iter(lambda: raw.read_message(sock), b"") if raw.is_ping(frame))
     assert session._outbox.waiting > 1024 * 1024
     sock.sendall(ping.replace(b"\xf0", b"\xf1"))
     until(lambda: session.rtt is not None, "the answer arrived")

@@ -86,6 +86,7 @@ def stand_in(node: snowgreen.Node, number: int, *, size: int = 7, waiting: int =
     session, outbox = Session.__new__(Session), Outbox.__new__(Outbox)
     outbox._lanes, outbox._sending, outbox._sent = Lanes(), bytes(waiting), 0
     outbox.blocked, outbox.bytes_sent, outbox.frames_sent = bool(waiting), size, 2
+    outbox._flight = None
     for slot in set(Session.__slots__) - {"__weakref__"}:
         setattr(session, slot, None)
     session._outbox = outbox

@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 
 from snowgreen import Limits
 from snowgreen.link.outbox import RECORD, TURN_BYTES, Outbox
+from snowgreen.protocol.flight import LEAST, MARKS
+from snowgreen.protocol.frames import decode_pong, encode_ping
+from snowgreen.protocol.lanes import FRAGMENT
+from snowgreen.protocol.wire import Decoder
 
 
 class Socket:
@@ -77,7 +81,7 @@ class Loop:
 
 def outbox(sock: Socket, **limits: int) -> tuple[Outbox, Loop]:
     loop = Loop()
-    made: Any = Outbox(sock, loop, Limits(**limits), lambda: made.write())  # type: ignore[arg-type]
+    made: Any = Outbox(sock, loop, Limits(**limits), lambda: made.write(), lambda: 0.0)  # type: ignore[arg-type]
     return made, loop
 
 
@@ -222,3 +226,112 @@ def test_nothing_is_written_at_once_when_it_is_closed() -> None:
     box.close()
     assert not box.at_once(b"x")
     assert sock.offered == []
+
+
+# Bulk: no more of it is on its way than the peer reads.
+
+BULK = bytes(60_000)  # a whole frame of it, with room in a batch for little more
+
+
+def marks(data: bytes) -> list[int]:
+    """The numbers of the marks among the frames in `data`."""
+    frames = Decoder(limit=1 << 24).feed(data)
+    return [decode_pong(frame) for frame in frames if frame[:1] == encode_ping(0)[4:5]]
+
+
+def run(loop: Loop) -> None:
+    """Turn until nothing is left to do."""
+    for _ in range(1000):
+        if not loop.turn():
+            return
+    raise AssertionError("the loop never rests")
+
+
+def fill(box: Outbox, count: int) -> None:
+    """Post messages of bulk."""
+    for _ in range(count):
+        box.message("bulk", b"\x45", BULK)
+
+
+def test_bulk_waits_until_the_peer_has_read() -> None:
+    """A window of it leaves, with marks; the rest waits, at rest, and leaves as the marks are answered."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    fill(box, 40)
+    run(loop)
+    assert LEAST <= len(sock.taken) < LEAST + FRAGMENT + 100
+    assert box.held
+    assert not box.blocked
+    before, numbers = len(sock.taken), marks(sock.taken)
+    assert len(numbers) >= 2
+    assert all(number > MARKS for number in numbers)
+    box.landed(numbers[0])
+    run(loop)
+    assert before < len(sock.taken) <= before + LEAST
+    for _ in range(1000):
+        if not box.waiting:
+            break
+        box.landed(marks(sock.taken)[-1])
+        run(loop)
+    assert not box.held
+    assert box.frames_sent == 40 + len(marks(sock.taken))
+    assert sum(len(frame) > 1000 for frame in Decoder(limit=1 << 24).feed(sock.taken)) == 40
+
+
+def test_small_frames_leave_while_bulk_waits() -> None:
+    """They gather as ever, one write for all of a turn, and what a window holds back does not hold them."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    fill(box, 20)
+    run(loop)
+    offered = len(sock.offered)
+    for number in range(100):
+        box.message("small", b"\x45", b"%03d" % number)
+    box.post(b"ping")
+    assert len(sock.offered) == offered
+    run(loop)
+    assert len(sock.offered) == offered + 1
+    assert sock.offered[-1].startswith(b"ping")
+    assert box.held
+
+
+def test_nothing_overtakes_bulk_of_its_own_key() -> None:
+    """What is to be written at once is not, while bulk waits for the peer; and small frames of its key wait, too."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    fill(box, 20)
+    run(loop)
+    assert not box.at_once(b"now")
+    before = len(sock.taken)
+    box.message("bulk", b"\x45", b"small")
+    run(loop)
+    assert len(sock.taken) == before
+
+
+def test_the_end_does_not_wait_for_marks() -> None:
+    """An orderly end writes all that the kernel takes, whatever of it the peer has read."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    fill(box, 40)
+    run(loop)
+    box.last(b"goodbye")
+    assert box.write(float("inf"))
+    assert len(sock.taken) > 40 * len(BULK)
+    assert sock.taken.endswith(b"goodbye")
+
+
+def test_answers_to_no_mark_change_nothing() -> None:
+    """Before there was bulk, for a number that is not due, and after the end."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    box.landed(MARKS + 1)
+    fill(box, 20)
+    run(loop)
+    before = len(sock.taken)
+    box.landed(MARKS + 100)
+    box.landed(MARKS)
+    run(loop)
+    assert len(sock.taken) == before
+    box.close()
+    box.landed(MARKS + 1)
+    assert loop.turn() == 0

@@ -58,7 +58,7 @@ def test_a_ping_goes_ahead_of_messages_that_wait(linked: Any) -> None:
         session.post_message("bulk", b"\x45", bytes(1024 * 1024))
     job = gevent.spawn(session.ping)
     with gevent.Timeout(10):
-        ping = next(frame for frame in iter(lambda: raw.read_message(sock), b"") if frame[4] == 0xF0)
+        ping = next(frame for frame in iter(lambda: raw.read_message(sock), b"") if raw.is_ping(frame))
     assert session._outbox.waiting > 1024 * 1024
     sock.sendall(ping.replace(b"\xf0", b"\xf1"))
     assert job.get(timeout=5) >= 0

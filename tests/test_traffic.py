@@ -29,7 +29,7 @@ from snowgreen.errors import (
 from snowgreen.messaging.traffic import MAX_FLOWS
 from snowgreen.protocol import mail
 from snowgreen.protocol.fragments import Assembly
-from snowgreen.protocol.frames import Capability, FrameTag, encode, encode_ping
+from snowgreen.protocol.frames import Capability, FrameTag, encode, encode_ping, encode_pong
 from snowgreen.protocol.mail import FaultCode, FlowKind, Mode, Refusal
 from snowgreen.protocol.wire import pack
 from tests import raw
@@ -659,6 +659,8 @@ class Postman:
         elif tag == FrameTag.CALL:
             made = mail.decode_call(frame)
             self.log.append(("call", made.handler, made.call))
+        elif tag == FrameTag.PING:
+            self.peer.send(encode_pong(frame))
 
     def at(self, mailbox: str) -> list[bytes]:
         """What has come for `mailbox`, whatever the flow."""

@@ -1,17 +1,22 @@
 """What waits to be written on one link, and the only one that writes there.
 
 What gathers in one turn of the loop leaves together, in the order that
-:class:`~snowgreen.protocol.lanes.Lanes` gives it, cut into TLS records. A peer that does not read stops the
-writing, not the loop; how much then waits is for the session to judge, by :attr:`Outbox.full`.
+:class:`~snowgreen.protocol.lanes.Lanes` gives it, cut into TLS records. Of bulk no more is on its way than
+:class:`~snowgreen.protocol.flight.Flight` allows, since whatever is written later waits behind it. A peer
+that does not read stops the writing, not the loop; how much then waits is for the session to judge, by
+:attr:`Outbox.full`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+from ..protocol.flight import Flight
+from ..protocol.frames import encode_ping
 from ..protocol.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -35,10 +40,13 @@ class Outbox:
 
     :param flush: called when there is something to write, or room to write it: by the loop, or at once where
         much has gathered. It is to call :meth:`write`, and to deal with what that raises.
+    :param clock: seconds, monotonic.
     """
 
     __slots__ = (
         "_armed",
+        "_clock",
+        "_flight",
         "_flush",
         "_lanes",
         "_limits",
@@ -54,12 +62,16 @@ class Outbox:
         "owing",
     )
 
-    def __init__(self, sock: Secured, loop: Any, limits: Limits, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: Secured, loop: Any, limits: Limits, flush: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
         self._sock = sock
         self._loop = loop
         self._limits = limits
         self._flush = flush
+        self._clock = clock
         self._lanes = Lanes()
+        self._flight: Flight | None = None  # of the bulk, once there was some
         self._sending = b""  # what is being written; kept until OpenSSL has taken all of it
         self._sent = 0
         self._refused = False  # whether OpenSSL did not take what it was offered last, and must be again
@@ -89,6 +101,11 @@ class Outbox:
         lanes = self._lanes
         return lanes.ahead >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
 
+    @property
+    def held(self) -> bool:
+        """Whether bulk waits until the peer has read more of what is on its way."""
+        return self._flight is not None and self._flight.room <= 0 and self._lanes.bulk > 0
+
     def begin(self, handshake: bytes) -> None:
         """Write the end of the handshake, ahead of what waits already; it is not counted.
 
@@ -114,7 +131,7 @@ class Outbox:
         lanes.message(key, head, body)
         if not self._armed:
             self._arm()
-        if lanes.waiting > TURN_BYTES and not self.blocked:
+        if lanes.waiting > TURN_BYTES and not self.blocked and (lanes.ahead > TURN_BYTES or not self.held):
             # The peer can begin to read while the sender goes on; and memory is joined in small pieces.
             self._flush()
 
@@ -133,7 +150,7 @@ class Outbox:
 
         :raises OSError: if the connection is broken.
         """
-        if self._armed or self._sending:
+        if self._armed or self._sending or self._lanes:
             return False
         self.frames_sent += 1
         self._put(frame)
@@ -146,7 +163,7 @@ class Outbox:
             self._arm()
 
     def write(self, budget: float = TURN_BYTES) -> bool:
-        """Write what there is, as far as the peer takes it and the turn allows; whether all is written.
+        """Write what there is, as far as the peer takes it and the turn allows; whether that is done.
 
         :raises OSError: if the connection is broken.
         """
@@ -154,7 +171,7 @@ class Outbox:
         while True:
             if len(self._sending) - self._sent < RECORD and not self._refused:
                 # What is left of a batch is less than a record: it goes with the next batch, if there is one.
-                self._sending, count = self._lanes.take(self._sending[self._sent :])
+                self._sending, count = self._next(self._sending[self._sent :], freely=budget == math.inf)
                 if not self._sending:
                     break
                 self.owing = 0
@@ -177,6 +194,13 @@ class Outbox:
             self._watcher.stop()
         return True
 
+    def landed(self, number: int) -> None:
+        """The answer to the mark `number` has come: what was written before it is read."""
+        if self._flight is not None:
+            self._flight.landed(number, self._clock())
+            if self._lanes and not self._armed:
+                self._arm()
+
     def close(self) -> None:
         """Forget what waits, and let go of the loop."""
         if self._watcher is not None:
@@ -188,6 +212,24 @@ class Outbox:
         self._sending = b""
         self._sent = self.owing = 0
         self._flush = _nothing  # it holds the session, which holds this
+
+    def _next(self, before: bytes, *, freely: bool) -> tuple[bytes, int]:
+        """`before` and the next batch, and how many frames end in that.
+
+        :param freely: also what the peer is not ready for.
+        """
+        lanes = self._lanes
+        if freely or not lanes.bulk:
+            return lanes.take(before)
+        flight = self._flight
+        if flight is None:
+            flight = self._flight = Flight()
+        taken = lanes.bulk_taken
+        batch = lanes.take(before, room=flight.room)
+        size = lanes.bulk_taken - taken
+        if size and flight.took(size):
+            lanes.control(encode_ping(flight.mark(self._clock())))  # it leaves with the next batch
+        return batch
 
     def _put(self, data: bytes) -> None:
         """Write `data`, where nothing waits; what the peer leaves of it the loop writes, once it reads."""

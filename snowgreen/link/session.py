@@ -23,6 +23,7 @@ from ..config import check_timeout
 from ..errors import OutboxFull, PingTimeout, SessionClosed
 from ..names import Address, printable
 from ..protocol import frames, heartbeat
+from ..protocol.flight import MARKS
 from ..protocol.frames import BadFrame, Capability, Farewell, FrameTag
 from ..protocol.handshake import Established
 from ..protocol.heartbeat import Verdict
@@ -179,7 +180,7 @@ class Session:
         self._capabilities = peer.capabilities
         self._spread = serial * _GOLDEN % 1.0
         self._read_watcher = watcher
-        self._outbox = Outbox(sock, owner.hub.loop, owner.config.limits, self._flush)
+        self._outbox = Outbox(sock, owner.hub.loop, owner.config.limits, self._flush, owner.runtime.monotonic)
 
     # What a user sees.
 
@@ -210,7 +211,7 @@ class Session:
             return "closed"
         if self._parting is not None:
             return "parting"
-        return "waiting" if self._outbox.blocked else "up"
+        return "waiting" if self._outbox.blocked or self._outbox.held else "up"
 
     @property
     def local_address(self) -> str:
@@ -493,6 +494,9 @@ class Session:
             self._end(f"the peer said goodbye: {printable(why, 200)}", orderly=True)
 
     def _ponged(self, number: int) -> None:
+        if number > MARKS:
+            self._outbox.landed(number)
+            return
         rtt = self._pings.answered(number, self._owner.runtime.monotonic())
         if rtt is not None:
             self.rtt = rtt

@@ -6,6 +6,7 @@ posted later waits behind one batch of it and not behind all of it.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Hashable
@@ -143,6 +144,7 @@ class Lanes:
         "_sealed",
         "_skipped",
         "_small",
+        "bulk_taken",
         "frames",
         "waiting",
     )
@@ -162,6 +164,8 @@ class Lanes:
         self.frames = 0
         #: Bytes posted and not yet taken: of bulk those of the inner frames, else those of the wire frames.
         self.waiting = 0
+        #: Bytes of bulk taken so far.
+        self.bulk_taken = 0
 
     def __bool__(self) -> bool:
         """Whether there is something to take."""
@@ -219,16 +223,24 @@ class Lanes:
             self.waiting += len(frame)
 
     @property
+    def bulk(self) -> int:
+        """Bytes of bulk posted and not yet taken."""
+        return 0 if self._bulk is None else self._bulk.waiting
+
+    @property
     def ahead(self) -> int:
         """Bytes that leave ahead of bulk: of control and small frames."""
-        return self.waiting - (self._bulk.waiting if self._bulk is not None else 0)
+        return self.waiting - self.bulk
 
     def holds(self, key: Hashable) -> bool:
         """Whether something of `key` waits as bulk."""
         return self._bulk is not None and key in self._bulk.queues
 
-    def take(self, before: bytes = b"") -> tuple[bytes, int]:
-        """`before` and the next batch, and how many frames end in that; ``(before, 0)`` if there is none."""
+    def take(self, before: bytes = b"", *, room: float = math.inf) -> tuple[bytes, int]:
+        """`before` and the next batch, and how many frames end in that; ``(before, 0)`` if there is none.
+
+        :param room: bytes of bulk that may leave: without any all bulk waits, else a frame may go beyond it.
+        """
         if not self.frames or self._ended:
             return before, 0
         pieces: list[bytes | memoryview] = [before, *self._control]
@@ -247,7 +259,7 @@ class Lanes:
             self._batches += 1
         batch = b"".join(pieces)
         self.waiting -= len(batch) - len(before)
-        if self._bulk is not None:
+        if self._bulk is not None and room > 0:
             batch, ended = self._with_bulk(self._bulk, batch)
             finished += ended
         self.frames -= finished
@@ -285,6 +297,7 @@ class Lanes:
         pieces: list[bytes | memoryview] = [batch]
         finished, taken = bulk.take(pieces, room, self._batches)
         self.waiting -= taken
+        self.bulk_taken += taken
         return b"".join(pieces), finished
 
 
