@@ -277,7 +277,7 @@ def broadcast(run: Run) -> None:
             cases.append(Case(pair.name, partial(once, pair, "broadcast"), pair=pair, close=ours))
             if ours:
                 cases.append(Case(pair.name, partial(once, pair, "bare"), "bare writes", pair, close=True))
-        run.in_turn("broadcast", cases, often=4)
+        run.in_turn("broadcast", cases, often=8)
 
 
 # What others wait.

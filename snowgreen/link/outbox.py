@@ -150,7 +150,7 @@ class Outbox:
 
         :raises OSError: if the connection is broken.
         """
-        if self._armed or self._sending or self._lanes:
+        if self._armed or self._sending or self._lanes.frames:
             return False
         self.frames_sent += 1
         self._put(frame)
