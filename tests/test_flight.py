@@ -138,6 +138,15 @@ def test_the_first_piece_is_marked_and_then_one_in_a_step() -> None:
     assert due == [False, False, False, True, True, True, True, True]  # until it is marked
 
 
+def test_what_fills_the_window_is_marked() -> None:
+    """However little was sent since the last mark: else a window that shrinks would leave nothing to wait for."""
+    flight = Flight()
+    flight.took(LEAST - 10)
+    flight.mark(0.0)
+    assert not flight.took(9)
+    assert flight.took(1)
+
+
 def test_no_more_than_the_window_leaves() -> None:
     """Room is what the window leaves, a frame that began in it may end beyond it, and then there is none."""
     flight = Flight()
@@ -194,6 +203,48 @@ def test_after_a_pause_nothing_waits_for_a_measure() -> None:
     flight.landed(flight.mark(0.0), 0.01)
     flight.took(PIECE)
     flight.mark(100 * FRESH)
+    assert flight.room > 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("send"), st.integers(1, 131_000)),
+            st.tuples(st.just("land"), st.integers(0, 5)),
+            st.tuples(st.just("wait"), st.integers(0, 20_000_000)),
+            st.tuples(st.just("grow"), st.integers(LEAST, 20_000_000)),
+        ),
+        max_size=50,
+    )
+)
+def test_it_never_comes_to_a_halt(steps: list[tuple[str, int]]) -> None:
+    """Whatever answers take, and however windows shrink: once all marks are answered there is room."""
+    flight, now = Flight(), 0.0
+    marks: list[int] = []
+
+    def send(piece: int) -> None:
+        for _ in range(1000):
+            if flight.room <= 0:
+                return
+            if flight.took(piece):
+                marks.append(flight.mark(now))
+
+    for step, value in steps:
+        if step == "send":
+            send(value)
+        elif step == "wait":
+            now += value / 1e6
+        elif step == "grow":
+            flight.window = max(flight.window, value)
+        elif marks:
+            number = marks[min(value, len(marks) - 1)]
+            del marks[: marks.index(number) + 1]
+            flight.landed(number, now)
+    send(60_000)
+    now += 1e6
+    for number in marks:
+        flight.landed(number, now)
     assert flight.room > 0
 
 

@@ -66,7 +66,10 @@ class Flight:
     def took(self, size: int) -> bool:
         """`size` bytes of bulk leave; whether a mark is to follow them."""
         self._sent += size
-        return not self._marks or self._sent - self._marked >= max(STEP, self.window / _STEPS)
+        # What fills the window is marked, too: else there might be no answer left to make room again.
+        return (
+            not self._marks or self.room <= 0 or self._sent - self._marked >= max(STEP, self.window / _STEPS)
+        )
 
     def mark(self, now: float) -> int:
         """The number of a mark that leaves behind all bulk so far."""
