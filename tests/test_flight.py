@@ -54,7 +54,7 @@ class Path:
             begins += self._stalls(begins)
             self._busy_until = begins + PIECE / self._rate
             heapq.heappush(self._events, (self._busy_until, 0))
-            if self.flight.took(PIECE):
+            if self.flight.took(PIECE, more=True):
                 answered = self._busy_until + self._delay(self.now)
                 heapq.heappush(self._events, (answered, self.flight.mark(self.now)))
 
@@ -132,28 +132,28 @@ def test_the_empty_path_is_measured_afresh_without_a_halt() -> None:
 def test_the_first_piece_is_marked_and_then_one_in_a_step() -> None:
     """What goes over an empty path says at once how long that is; later marks come by bytes."""
     flight = Flight()
-    assert flight.took(1)
+    assert flight.took(1, more=True)
     flight.mark(0.0)
-    due = [flight.took(STEP // 4) for _ in range(8)]
+    due = [flight.took(STEP // 4, more=True) for _ in range(8)]
     assert due == [False, False, False, True, True, True, True, True]  # until it is marked
 
 
 def test_what_fills_the_window_is_marked() -> None:
     """However little was sent since the last mark: else a window that shrinks would leave nothing to wait for."""
     flight = Flight()
-    flight.took(LEAST - 10)
+    flight.took(LEAST - 10, more=True)
     flight.mark(0.0)
-    assert not flight.took(9)
-    assert flight.took(1)
+    assert not flight.took(9, more=True)
+    assert flight.took(1, more=True)
 
 
 def test_no_more_than_the_window_leaves() -> None:
     """Room is what the window leaves, a frame that began in it may end beyond it, and then there is none."""
     flight = Flight()
     assert flight.room == LEAST
-    flight.took(LEAST - 1)
+    flight.took(LEAST - 1, more=True)
     assert flight.room == 1
-    flight.took(PIECE)
+    flight.took(PIECE, more=True)
     assert flight.room < 0
 
 
@@ -162,7 +162,7 @@ def test_an_answer_speaks_for_the_marks_before_it() -> None:
     flight = Flight()
     numbers = []
     for now in range(3):
-        flight.took(STEP)
+        flight.took(STEP, more=True)
         numbers.append(flight.mark(float(now)))
     assert numbers == [MARKS + 1, MARKS + 2, MARKS + 3]
     flight.landed(numbers[1], 3.0)
@@ -176,22 +176,37 @@ def test_an_answer_speaks_for_the_marks_before_it() -> None:
 def test_one_answer_moves_the_window_by_a_part_only() -> None:
     """However quick it was, and however slow: no answer makes a leap of it, and none takes what is always allowed."""
     flight = Flight()
-    flight.took(LEAST)
+    flight.took(LEAST, more=True)
     flight.landed(flight.mark(0.0), 1e-9)
     assert LEAST < flight.window <= 1.25 * LEAST
     for now in range(1, int(FRESH)):
-        flight.took(int(flight.window))
+        flight.took(int(flight.window), more=True)
         before = flight.window
         flight.landed(flight.mark(now), now + 0.9)
         assert flight.window >= 0.75 * before
     assert flight.window == LEAST
 
 
+def test_one_late_answer_is_no_queue() -> None:
+    """While of four marks three are late the window goes on to grow. With all four it shrinks."""
+    flight = Flight()
+    flight.window = 4 * LEAST
+
+    def exchange(now: float, seconds: float) -> float:
+        flight.took(int(flight.room), more=True)
+        flight.landed(flight.mark(now), now + seconds)
+        return flight.window
+
+    windows = [exchange(now, 0.01 if now < 4 else 0.5) for now in range(8)]
+    assert windows[:7] == sorted(windows[:7])
+    assert windows[7] < 0.8 * windows[6]
+
+
 def test_little_bulk_now_and_then_teaches_nothing() -> None:
     """A flight that is far from filling its window neither widens nor narrows it."""
     flight = Flight()
     for seconds in range(100):
-        flight.took(1000)
+        flight.took(1000, more=True)
         flight.landed(flight.mark(seconds), seconds + (0.001 if seconds % 2 else 0.5))
     assert flight.window == LEAST
 
@@ -199,9 +214,9 @@ def test_little_bulk_now_and_then_teaches_nothing() -> None:
 def test_after_a_pause_nothing_waits_for_a_measure() -> None:
     """A mark with nothing before it measures the empty path by itself: what follows need not wait for it."""
     flight = Flight()
-    flight.took(PIECE)
+    flight.took(PIECE, more=True)
     flight.landed(flight.mark(0.0), 0.01)
-    flight.took(PIECE)
+    flight.took(PIECE, more=True)
     flight.mark(100 * FRESH)
     assert flight.room > 0
 
@@ -227,7 +242,7 @@ def test_it_never_comes_to_a_halt(steps: list[tuple[str, int]]) -> None:
         for _ in range(1000):
             if flight.room <= 0:
                 return
-            if flight.took(piece):
+            if flight.took(piece, more=True):
                 marks.append(flight.mark(now))
 
     for step, value in steps:
@@ -265,7 +280,7 @@ def test_whatever_the_peer_answers_the_books_hold(steps: list[tuple[str, int]]) 
     flight, now, last = Flight(), 0.0, MARKS
     for step, value in steps:
         if step == "took":
-            flight.took(value)
+            flight.took(value, more=True)
         elif step == "mark":
             last = flight.mark(now)
         elif step == "landed":

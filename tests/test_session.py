@@ -12,7 +12,8 @@ from gevent.event import Event
 import snowgreen
 from snowgreen import NodeDown
 from snowgreen.link.outbox import Outbox
-from snowgreen.protocol.frames import encode, encode_ping
+from snowgreen.protocol.flight import LEAST
+from snowgreen.protocol.frames import Capability, encode, encode_ping
 from tests import raw
 from tests.conftest import MakeNode
 from tests.waiting import event_of, until
@@ -347,3 +348,71 @@ def test_a_node_that_was_interrupted_before_it_read_leaves_at_once(make_node: Ma
     with gevent.Timeout(30):
         node.stop(timeout=60)
     assert session.reason == "this node was stopped"
+
+
+# Bulk, and the end of a link that is in the middle of it.
+
+
+def test_large_messages_wait_for_the_peer_to_have_read(make_node: MakeNode) -> None:
+    """To a peer that answers no marks a window of them is sent; small ones and pings go on, and the state tells."""
+    node = make_node()
+    sock, _ = raw.link(node.address, capabilities=Capability.GOODBYE)
+    session = until(lambda: node.sessions.get("raw@127.0.0.1:0"), "registered")
+    assert session.state == "up"
+    for _ in range(20):
+        session.post_message("bulk", b"\x45", bytes(60_000))
+    got: list[bytes] = []
+
+    def read() -> None:
+        while frame := raw.read_message(sock):
+            got.append(frame)
+
+    reader = gevent.spawn(read)
+    until(lambda: sum(len(frame) > 60_000 for frame in got) >= LEAST // 60_000, "a window of it came")
+    session.post_message("small", b"\x45", b"small")
+    until(lambda: got[-1].endswith(b"small"), "the small one came")
+    assert session.state == "waiting"
+    bulk = sum(len(frame) > 60_000 for frame in got)
+    assert LEAST <= 60_000 * bulk < LEAST + 3 * 60_000
+    assert session._outbox.owing == 0  # marks are not owed to the peer
+    marks = [frame for frame in got if frame[4] == 0xF0]
+    sock.sendall(b"".join(frame.replace(b"\xf0", b"\xf1", 1) for frame in marks))
+    until(lambda: sum(len(frame) > 60_000 for frame in got) > bulk, "more came")
+    assert session.rtt is None  # nobody has asked for it
+    session.close()
+    reader.join(timeout=10)
+    sock.close()
+
+
+def test_what_was_written_arrives_although_the_peer_goes_on_sending(make_node: MakeNode) -> None:
+    """close() in the middle of bulk: a peer that sends meanwhile still gets every byte that was written, and no reset."""
+    node = make_node()
+    sock, _ = raw.link(node.address, capabilities=Capability.GOODBYE)
+    session = until(lambda: node.sessions.get("raw@127.0.0.1:0"), "registered")
+    for _ in range(40):
+        session.post_message("bulk", b"\x45", bytes(60_000))
+    until(lambda: session.state == "waiting", "as much as may be is on its way")
+    session.close()
+    assert session.closed
+    for number in range(3):
+        sock.sendall(encode_ping(number))
+        gevent.idle()
+    got = b"".join(iter(lambda: raw.read_message(sock), b""))
+    sock.close()
+    assert session.bytes_sent > 100_000
+    assert len(got) == session.bytes_sent
+
+
+def test_a_goodbye_arrives_although_the_peer_goes_on_sending(linked: Any) -> None:
+    """The last that a session says comes behind what was written, whatever the peer sends by then."""
+    node = linked[0]
+    sock, _ = raw.link(node.address, name="other@127.0.0.1:0", capabilities=Capability.GOODBYE)
+    session = until(lambda: node.sessions.get("other@127.0.0.1:0"), "registered")
+    session.post_message("bulk", b"\x45", bytes(60_000))
+    session.close()
+    sock.sendall(encode_ping(1))
+    gevent.idle()
+    sock.sendall(encode_ping(2))
+    got = list(iter(lambda: raw.read_message(sock), b""))
+    sock.close()
+    assert [frame[4] for frame in got] == [0x45, 0x40]

@@ -196,10 +196,9 @@ class Outbox:
 
     def landed(self, number: int) -> None:
         """The answer to the mark `number` has come: what was written before it is read."""
-        if self._flight is not None:
-            self._flight.landed(number, self._clock())
-            if self._lanes and not self._armed:
-                self._arm()
+        flight = self._flight
+        if flight is not None and flight.landed(number, self._clock()) and self._lanes and not self._armed:
+            self._arm()
 
     def close(self) -> None:
         """Forget what waits, and let go of the loop."""
@@ -227,7 +226,7 @@ class Outbox:
         taken = lanes.bulk_taken
         batch = lanes.take(before, room=flight.room)
         size = lanes.bulk_taken - taken
-        if size and flight.took(size):
+        if size and flight.took(size, more=lanes.bulk > 0) and not lanes.ended:
             lanes.control(encode_ping(flight.mark(self._clock())))  # it leaves with the next batch
         return batch
 

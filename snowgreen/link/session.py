@@ -30,6 +30,7 @@ from ..protocol.heartbeat import Verdict
 from ..protocol.wire import TooLong
 from . import faults
 from .journal import Journal
+from .linger import Linger
 from .outbox import OWING, RECORD, TURN_BYTES, Outbox
 from .pings import Pings
 from .runtime import READ_BUFFER_BYTES, HubState, Runtime, say
@@ -347,7 +348,7 @@ class Session:
         """End the session at once, with this goodbye."""
         if self.reason is None:
             self._say_goodbye(farewell, reason)
-            self._end(reason, orderly=True)
+            self._end(reason, orderly=True, linger=True)
 
     def part(self, farewell: Farewell, reason: str) -> None:
         """Begin to end: say goodbye behind all that waits to be sent; the session ends when the peer closes.
@@ -357,7 +358,7 @@ class Session:
         if self.reason is not None or self._parting is not None:
             return
         if not self._say_goodbye(farewell, reason):
-            self._end(reason, orderly=True)
+            self._end(reason, orderly=True, linger=True)
             return
         self._parting = reason
         if not self._paused and not self._read_watcher.active:
@@ -537,8 +538,11 @@ class Session:
 
     # The end.
 
-    def _end(self, reason: str, *, orderly: bool) -> None:
-        """Close once. The first reason stands."""
+    def _end(self, reason: str, *, orderly: bool, linger: bool = False) -> None:
+        """Close once. The first reason stands.
+
+        :param linger: it is this end that closes first, and what was written is to arrive.
+        """
         if self.reason is not None:
             return
         _ = self.local_address  # the last moment at which it can be asked for
@@ -553,7 +557,10 @@ class Session:
         with contextlib.suppress(OSError, ValueError):
             if orderly:
                 self._sock.unwrap()  # one attempt; the socket never waits
-        self._sock.close()
+        if linger:
+            Linger(self._sock, self._owner.hub.loop)
+        else:
+            self._sock.close()
         self._pings.fail(lambda: SessionClosed(self.peer, reason))
         self._owner.session_ended(self)
 

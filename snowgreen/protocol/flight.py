@@ -7,8 +7,10 @@ two is the flight, and a window bounds it.
 The window follows the delay, as that of TCP Vegas (Brakmo, O'Malley, Peterson, SIGCOMM 1994) and FAST TCP
 (Jin, Wei, Low, INFOCOM 2004): it moves towards the one with which a mark takes twice what it takes where
 nothing is queued. So a queue adds no more to the wait than the path itself does, be it fast or slow, short or
-long. What a mark takes at least is measured afresh from time to time, with nothing in flight, as BBR does it
-(draft-ietf-ccwg-bbr, ProbeRTT): else a path that has become longer would look like a queue for ever.
+long. A queue shows in the quickest of a few marks, as with CoDel (RFC 8289): one that is late for another
+reason says nothing. What a mark takes at least is measured afresh from time to time, with nothing in flight,
+as BBR does it (draft-ietf-ccwg-bbr, ProbeRTT): else a path that has become longer would look like a queue for
+ever.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ _STEPS = 4
 SLACK = 0.0005
 #: Seconds after which the delay of the empty path is measured afresh.
 FRESH = 10.0
+#: Marks of which the quickest tells of a queue: that delays them all.
+_RECENT = 4
 #: The part of the way to the window that a mark speaks for that its answer moves the window.
 _GAIN = 0.25
 
@@ -41,6 +45,7 @@ class Flight:
         "_marks",
         "_number",
         "_read",
+        "_recent",
         "_sent",
         "window",
     )
@@ -56,6 +61,7 @@ class Flight:
         self._marks: dict[int, tuple[int, int, float]] = {}
         self._least = math.inf  # seconds that a mark took, at least
         self._least_since = math.inf
+        self._recent: tuple[float, ...] = ()  # seconds that the last few marks took
         self._emptying = False  # whether nothing leaves until all is read
 
     @property
@@ -63,12 +69,18 @@ class Flight:
         """Bytes that may leave now, none if not positive. A frame that begins in it may end beyond it."""
         return 0.0 if self._emptying else self.window - (self._sent - self._read)
 
-    def took(self, size: int) -> bool:
-        """`size` bytes of bulk leave; whether a mark is to follow them."""
+    def took(self, size: int, *, more: bool) -> bool:
+        """`size` bytes of bulk leave; whether a mark is to follow them.
+
+        :param more: whether more bulk waits.
+        """
         self._sent += size
-        # What fills the window is marked, too: else there might be no answer left to make room again.
+        # The first piece of a stream is marked, since nothing is queued yet. What fills the window is, too:
+        # else there might be no answer left to make room again.
         return (
-            not self._marks or self.room <= 0 or self._sent - self._marked >= max(STEP, self.window / _STEPS)
+            (more and not self._marks)
+            or self.room <= 0
+            or self._sent - self._marked >= max(STEP, self.window / _STEPS)
         )
 
     def mark(self, now: float) -> int:
@@ -83,16 +95,17 @@ class Flight:
         self._marks[self._number] = (self._sent, self._sent - self._read, now)
         return self._number
 
-    def landed(self, number: int, now: float) -> None:
-        """The answer to the mark `number` has come; to one that is unknown, or answered, there is none."""
+    def landed(self, number: int, now: float) -> bool:
+        """The answer to the mark `number` has come; False if that is unknown, or answered already."""
         if number not in self._marks:
-            return
+            return False
         for earlier in list(self._marks):  # a peer that leaves one out loses nothing by it
             read, flight, began = self._marks.pop(earlier)
             if earlier == number:
                 break
         self._read = read
-        took = max(now - began, 1e-6)
+        self._recent = (*self._recent[1 - _RECENT :], max(now - began, 1e-6))
+        took = min(self._recent)
         if took < self._least:
             self._least, self._least_since = took, now
         if flight >= self.window / 2:  # else the window is not what bounds it, and nothing is learned of it
@@ -100,3 +113,4 @@ class Flight:
             self.window = max(LEAST, self.window + _GAIN * (ideal - self.window))
         if not self._marks:
             self._emptying = False
+        return True

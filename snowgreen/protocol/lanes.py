@@ -239,7 +239,7 @@ class Lanes:
     def take(self, before: bytes = b"", *, room: float = math.inf) -> tuple[bytes, int]:
         """`before` and the next batch, and how many frames end in that; ``(before, 0)`` if there is none.
 
-        :param room: bytes of bulk that may leave: without any all bulk waits, else a frame may go beyond it.
+        :param room: bytes of bulk that may leave: without any all of it waits, else a batch may go beyond it.
         """
         if not self.frames or self._ended:
             return before, 0
@@ -268,6 +268,11 @@ class Lanes:
             self.frames = self.waiting = 0
             return batch + self._last, finished + 1
         return batch, finished
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been taken: nothing leaves any more."""
+        return self._ended
 
     def clear(self) -> None:
         """Forget what waits: the link is over."""
