@@ -82,6 +82,17 @@ def test_every_path_is_kept_busy_with_little_queued(rate: float, delay: float) -
     assert waits[len(waits) // 2] <= most
 
 
+@pytest.mark.parametrize("delay", [0.005, 0.05])
+def test_a_queue_delays_as_much_as_the_empty_path_does(delay: float) -> None:
+    """Where the window is what bounds it: half of what a mark takes is the path, and half the queue."""
+    path = Path(500 * MB, lambda now: delay)
+    path.run(40 * delay)
+    path.waits.clear()
+    path.run(40 * delay)
+    waits = sorted(wait for _, wait in path.waits)
+    assert 0.7 * 2 * delay <= waits[len(waits) // 2] <= 1.5 * 2 * delay
+
+
 def test_it_doubles_until_the_path_is_full() -> None:
     """From its start a window reaches what 1 GB/s over 100 ms takes within three seconds: not by addition."""
     path = Path(1000 * MB, lambda now: 0.05)

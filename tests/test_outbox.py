@@ -79,9 +79,9 @@ class Loop:
         return len(callbacks)
 
 
-def outbox(sock: Socket, **limits: int) -> tuple[Outbox, Loop]:
+def outbox(sock: Socket, clock: Callable[[], float] = lambda: 0.0, **limits: int) -> tuple[Outbox, Loop]:
     loop = Loop()
-    made: Any = Outbox(sock, loop, Limits(**limits), lambda: made.write(), lambda: 0.0)  # type: ignore[arg-type]
+    made: Any = Outbox(sock, loop, Limits(**limits), lambda: made.write(), clock)  # type: ignore[arg-type]
     return made, loop
 
 
@@ -306,6 +306,37 @@ def test_nothing_overtakes_bulk_of_its_own_key() -> None:
     box.message("bulk", b"\x45", b"small")
     run(loop)
     assert len(sock.taken) == before
+
+
+def test_a_full_window_with_nothing_behind_it_holds_nothing() -> None:
+    """Where all that was posted has left, nothing waits for the peer."""
+    sock = Socket()
+    box, loop = outbox(sock)
+    fill(box, 6)
+    run(loop)
+    assert box.held
+    box.landed(marks(sock.taken)[-1])
+    run(loop)
+    assert not box.waiting
+    assert not box.held
+
+
+@pytest.mark.parametrize(("seconds", "grows"), [(0.001, True), (1.0, False)])
+def test_how_long_answers_take_decides_how_much_may_leave(seconds: float, grows: bool) -> None:
+    """By the clock that it was given: answers as quick as the first widen the window, late ones do not."""
+    now = 0.0
+    sock = Socket()
+    box, loop = outbox(sock, lambda: now)
+    fill(box, 100)
+    run(loop)
+    now += 0.001
+    box.landed(marks(sock.taken)[0])
+    for _ in range(8):
+        run(loop)
+        now += seconds
+        box.landed(marks(sock.taken)[-1])
+    flight: Any = box._flight
+    assert (flight.window > 1.5 * LEAST) is grows
 
 
 def test_the_end_does_not_wait_for_marks() -> None:
