@@ -429,6 +429,15 @@ def test_the_last_frame_alone():
     assert lanes.take() == (pack(b"last"), 1)
 
 
+def test_a_control_frame_behind_the_last_does_not_wait():
+    """It can no longer leave, so nothing is counted as waiting for the peer."""
+    lanes = Lanes()
+    lanes.last(pack(b"last"))
+    lanes.take()
+    lanes.control(pack(b"too late"))
+    assert (lanes.frames, lanes.waiting) == (0, 0)
+
+
 def test_clear_forgets_everything():
     """After clear() nothing waits in any lane, and what is posted then goes as through new lanes."""
     lanes = Lanes()

@@ -354,7 +354,7 @@ def test_a_node_that_was_interrupted_before_it_read_leaves_at_once(make_node: Ma
 
 
 def test_large_messages_wait_for_the_peer_to_have_read(make_node: MakeNode) -> None:
-    """To a peer that answers no marks a window of them is sent; small ones and pings go on, and the state tells."""
+    """To a peer that answers no marks a window of them is sent; small ones go on, and the state tells."""
     node = make_node()
     sock, _ = raw.link(node.address, capabilities=Capability.GOODBYE)
     session = until(lambda: node.sessions.get("raw@127.0.0.1:0"), "registered")

@@ -223,10 +223,10 @@ class Outbox:
         flight = self._flight
         if flight is None:
             flight = self._flight = Flight()
-        taken = lanes.bulk_taken
+        waited = lanes.bulk
         batch = lanes.take(before, room=flight.room)
-        size = lanes.bulk_taken - taken
-        if size and flight.took(size, more=lanes.bulk > 0) and not lanes.ended:
+        size = waited - lanes.bulk
+        if size and flight.took(size, more=lanes.bulk > 0):
             lanes.control(encode_ping(flight.mark(self._clock())))  # it leaves with the next batch
         return batch
 

@@ -144,7 +144,6 @@ class Lanes:
         "_sealed",
         "_skipped",
         "_small",
-        "bulk_taken",
         "frames",
         "waiting",
     )
@@ -164,15 +163,18 @@ class Lanes:
         self.frames = 0
         #: Bytes posted and not yet taken: of bulk those of the inner frames, else those of the wire frames.
         self.waiting = 0
-        #: Bytes of bulk taken so far.
-        self.bulk_taken = 0
 
     def __bool__(self) -> bool:
         """Whether there is something to take."""
         return self.frames > 0 and not self._ended
 
     def control(self, frame: bytes) -> None:
-        """Have the wire frame `frame` leave in the next batch, ahead of all but other control frames."""
+        """Have the wire frame `frame` leave in the next batch, ahead of all but other control frames.
+
+        Behind the last one nothing leaves any more, and nothing waits.
+        """
+        if self._ended:
+            return
         self._control.append(frame)
         self.frames += 1
         self.waiting += len(frame)
@@ -269,11 +271,6 @@ class Lanes:
             return batch + self._last, finished + 1
         return batch, finished
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last frame has been taken: nothing leaves any more."""
-        return self._ended
-
     def clear(self) -> None:
         """Forget what waits: the link is over."""
         self._control.clear()
@@ -302,7 +299,6 @@ class Lanes:
         pieces: list[bytes | memoryview] = [batch]
         finished, taken = bulk.take(pieces, room, self._batches)
         self.waiting -= taken
-        self.bulk_taken += taken
         return b"".join(pieces), finished
 
 
