@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from .bars import ACCEPT, RTT, contested
+from .bars import ACCEPT, RTT, TRIP_CPU, contested
 from .harness import Figures
 from .messages import Linked
 from .pairs import Case, Ended, Failed, Pair, Process, Run, Unsupported
@@ -33,8 +33,6 @@ CROWD: Final = 5000
 BROADCAST: Final = 256
 #: Seconds from the order to dial until a storm is there: for its nodes to be made.
 BREWING: Final = 0.03
-#: Seconds for which nodes stay awake that do: Erlang's schedulers do so by default.
-AWAKE: Final = 100e-6
 #: What a session does beside a stream, by the titles of the benchmarks of messages.
 BESIDE: Final = ("ping", "ping beside another link's", "call", "call beside a stream")
 
@@ -163,23 +161,28 @@ def rtt(run: Run) -> None:
     rounds = run.pick(1000, 100)
 
     def once(pair: Pair) -> Figures:
+        before = pair.server.cpu() + pair.client.cpu()
         trips = pair.client.order("rtt", rounds=rounds)
-        return {f"RTT {share}, µs": trips[share] * 1e6 for share in ("p50", "p99")}
+        spent = pair.server.cpu() + pair.client.cpu() - before
+        return {
+            **{f"RTT {share}, µs": trips[share] * 1e6 for share in ("p50", "p99")},
+            TRIP_CPU: spent / rounds * 1e6,
+        }
 
-    def awake(stack: contextlib.ExitStack) -> Iterator[Case]:
+    def asleep(stack: contextlib.ExitStack) -> Iterator[Case]:
         pair = Pair("snowgreen", stack)
         pair.greet()
-        with run.noting("snowgreen awake", "rtt"):
-            pair.start(busy_wait=AWAKE)
-            pair.client.order("link_awake", address=pair.address, busy_wait=AWAKE)
-            yield Case("snowgreen", partial(once, pair), "snowgreen awake", pair, close=True)
+        with run.noting("snowgreen asleep", "rtt"):
+            pair.start(busy_wait=0.0)
+            pair.client.order("link_asleep", address=pair.address)
+            yield Case("snowgreen", partial(once, pair), "snowgreen asleep", pair, close=True)
 
     with contextlib.ExitStack() as stack:
         pairs = cases_of(run, "rtt", run.pairs(stack, "rtt"), lambda pair: pair.link(1))
         close = contested(RTT)
         cases = [Case(pair.name, partial(once, pair), pair=pair, close=pair.name in close) for pair in pairs]
         if "snowgreen" in run.peers:
-            cases += awake(stack)
+            cases += asleep(stack)
         run.in_turn("rtt", cases, often=6)
 
 

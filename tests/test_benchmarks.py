@@ -205,7 +205,7 @@ def test_a_bar_of_what_is_not_there_is_not_measured() -> None:
 
 def test_every_bar_is_of_a_peer_that_there_is() -> None:
     """No bar is never measured because of a slip in a name."""
-    floors = {"OpenSSL alone", "bare writes", "snowgreen frames", "snowgreen unsparing", "snowgreen awake"}
+    floors = {"OpenSSL alone", "bare writes", "snowgreen frames", "snowgreen unsparing", "snowgreen asleep"}
     for bar in bars.BARS:
         names = {of[1] for of in (bar.of, bar.over) if of is not None}
         assert names <= floors | set(PEERS)

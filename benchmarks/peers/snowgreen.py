@@ -48,7 +48,7 @@ LOOK: Final = 16 * 1024
 UNSPARING: Final = 1_000_000
 
 
-def make(name: str, *, listen: bool = True, busy_wait: float = 0.0) -> Node:
+def make(name: str, *, listen: bool = True, busy_wait: float | None = None) -> Node:
     """A node that takes many links from one address."""
     config = Config(limits=Limits.trusted(), busy_wait=busy_wait)
     return Node(f"{name}@127.0.0.1:0", cookie=COOKIE, config=config, listen=None if listen else False).start()
@@ -65,11 +65,11 @@ class Server:
     def __init__(self) -> None:
         self._count = Count()
 
-    def start(self, unsparing: bool = False, busy_wait: float = 0.0) -> Answer:
+    def start(self, unsparing: bool = False, busy_wait: float | None = None) -> Answer:
         """Listen.
 
         :param unsparing: do not spare live links in a storm of handshakes.
-        :param busy_wait: seconds for which to stay awake.
+        :param busy_wait: seconds for which to stay awake; None: as long as that pays.
         """
         if unsparing:
             spare_nobody()
@@ -182,10 +182,10 @@ class Client:
         """Make links of light ends."""
         return self._crowd.knock(parse_name(address).port, count, at_once)
 
-    def link_awake(self, address: str, busy_wait: float) -> Answer:
-        """Make a link of a node that stays awake."""
+    def link_asleep(self, address: str) -> Answer:
+        """Make a link of a node that never stays awake."""
         self._address = address
-        self._nodes.append(make(f"client-{os.getpid()}", listen=False, busy_wait=busy_wait))
+        self._nodes.append(make(f"client-{os.getpid()}", listen=False, busy_wait=0.0))
         self._nodes[0].connect(address)
         return {}
 

@@ -415,8 +415,8 @@ class Session:
 
     def _readable(self) -> None:
         if self.reason is None:
+            self._owner.hub.busy_wait.came(self._owner.config.busy_wait)
             self._guarded(self._read)
-            self._stay_awake()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -520,12 +520,7 @@ class Session:
     def _flush(self) -> None:
         if self.reason is None:
             self._guarded(self._write)
-            self._stay_awake()
-
-    def _stay_awake(self) -> None:
-        seconds = self._owner.config.busy_wait
-        if seconds:
-            self._owner.hub.busy_wait.look(seconds)
+            self._owner.hub.busy_wait.sent(self._owner.config.busy_wait)
 
     def _write(self) -> None:
         self._outbox.write()
