@@ -43,10 +43,10 @@ def tables(text: str = DOCUMENT) -> dict[str, list[list[str]]]:
 TABLES = tables()
 
 
-def number(text: str) -> int | float | bool:
-    """A figure as the document writes it."""
-    if text in ("True", "False"):
-        return text == "True"
+def number(text: str) -> int | float | bool | None:
+    """A figure as the document writes it, or one of Python's words."""
+    if text in (words := {"True": True, "False": False, "None": None}):
+        return words[text]
     plain = text.replace(",", "")
     return float(plain) if "." in plain else int(plain)
 
@@ -193,6 +193,7 @@ def test_every_setting_is_listed_with_its_default_and_range(kind: Any) -> None:
         if "low" in (bounds := fields[name].metadata):
             low, high = re.findall(r"[\d.,]+", allowed)[:2]
             assert (number(low), number(high)) == (bounds["low"], bounds["high"]), name
+            assert ("None" in allowed) == (fields[name].default is None), name
 
 
 def test_the_trusted_profile_is_listed() -> None:
