@@ -95,6 +95,29 @@ def test_one_message_may_go_past_the_bytes() -> None:
     assert (book.received, book.received_bytes) == (2, 99 + (1 << 30))
 
 
+@hypothesis.given(
+    st.integers(0, 20), st.integers(0, 100), st.lists(st.integers(0, 30), max_size=25), st.integers(0, 5)
+)
+def test_messages_taken_together_are_taken_as_each_alone(
+    messages: int, size: int, sizes: list[int], before: int
+) -> None:
+    """Together, or not at all: where one of them might be past the credit, each is to be asked for."""
+    together, each = Given(), Given()
+    for book in (together, each):
+        book.messages, book.bytes = messages + before, size + 10 * before
+        for _ in range(before):
+            book.take(10)
+    noted = (together.received, together.received_bytes)
+    taken = together.take_run(len(sizes), sum(sizes))
+    if taken:
+        for one in sizes:
+            each.take(one)
+        assert (together.received, together.received_bytes) == (each.received, each.received_bytes)
+    else:
+        assert (together.received, together.received_bytes) == noted
+    assert taken is (len(sizes) <= messages and sum(sizes) < size)
+
+
 @pytest.mark.parametrize(("of", "enough"), [(10, 5), (9, 5), (2, 1), (1, 1)])
 def test_half_a_window_is_told(of: int, enough: int) -> None:
     """What has become free is told once it is half of the window, not before and not twice."""

@@ -184,6 +184,54 @@ def test_a_payload_arrives(number: int, codec: int, name: str, payload: bytes) -
     assert mail.decode_reg_send(mail.encode_reg_send(name, payload)[4:]) == (name, payload)
 
 
+#: Frames of a stream: messages of few flows and codecs, and what is none, or no whole one.
+STREAM = st.lists(
+    st.builds(
+        lambda flow, codec, body: mail.message_head(flow, codec) + body,
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.sampled_from((b"", b"x", bytes(40))),
+    )
+    | st.sampled_from((b"", mail.message_head(1, 0)[:5], mail.finish_head(1), frames.encode_ping(1)[4:])),
+    max_size=20,
+)
+
+
+@given(STREAM)
+def test_messages_of_a_run_are_those_it_is_made_of(stream: list[bytes]) -> None:
+    """Taken together they are what each alone would be, in order, and nothing else goes with them or is lost."""
+    wanted: list[Any] = []
+    for frame in stream:
+        try:
+            wanted.append(mail.decode_message(frame) if frame[:1] == bytes([FrameTag.MESSAGE]) else frame)
+        except BadFrame as error:
+            wanted.append(str(error))
+    found: list[Any] = []
+    behind = iter(stream)
+    for first in behind:
+        frame: bytes | None = first
+        while frame is not None:
+            if frame[:1] != bytes([FrameTag.MESSAGE]):
+                found.append(frame)
+                break
+            try:
+                flow, codec, payloads, frame = mail.decode_messages(frame, behind)
+            except BadFrame as error:
+                found.append(str(error))
+                break
+            found += [(flow, codec, payload) for payload in payloads]
+    assert found == wanted
+
+
+def test_a_run_ends_with_its_flow_and_with_its_codec() -> None:
+    """What is behind it is not decoded yet: that may be anything."""
+    one, two = mail.message_head(1, 0), mail.message_head(1, 1)
+    behind = iter([one + b"b", one, two + b"d", one + b"e"])
+    assert mail.decode_messages(one + b"a", behind) == (1, 0, [b"a", b"b", b""], two + b"d")
+    assert list(behind) == [one + b"e"]
+    assert mail.decode_messages(one + b"a", iter(())) == (1, 0, [b"a"], None)
+
+
 @given(FLOW, U32, U32, U32, BYTE, NAME, PAYLOAD)
 def test_a_call_arrives(
     flow: int, call: int, milliseconds: int, largest: int, codec: int, handler: str, payload: bytes

@@ -306,7 +306,7 @@ def test_an_internal_error_ends_only_its_link(linked: Any, caplog: Any, monkeypa
     """A bug of ours on one link is logged with its traceback and ends that link, and the loop goes on."""
     node, session, sock, _ = linked
 
-    def broken(_self: Any, _frame: bytes) -> None:
+    def broken(_self: Any, _frame: bytes, _behind: Any) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(snowgreen.Session, "_dispatch", broken)

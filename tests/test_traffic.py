@@ -270,6 +270,36 @@ def test_what_came_before_can_still_be_read(setting: Setting) -> None:
     assert len(setting.box) == 0
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_messages_that_come_at_once_are_told_apart(setting: Setting, at_once: bool) -> None:
+    """Of two mailboxes and codecs, with other frames between: each is where it belongs, and in order."""
+    node, peer = setting.node, setting.peer
+    newest = node.mailbox("newest", size=16, full="drop_oldest")
+    peer.send(opening(1, "good"), opening(2, "newest"))
+    peer.credit(1)
+    peer.credit(2)
+    before = peer.session.frames_received
+    frames: list[bytes] = []
+    for number in range(100):
+        frames += [message(1, b"%d" % number)] * 3 + [message(2, b"%d" % number), pack(b"")]
+        frames += [message(1, msgspec.msgpack.encode(number), codec=1)] * (number % 3) + [message(2, b"")]
+    frames += [finish(2), message(2, b"behind the end"), message(1, b"last")]
+    for some in [frames] if at_once else [[frame] for frame in frames]:
+        peer.send(*some)
+    got = []
+    while not got or got[-1] != b"last":
+        got.append(setting.good.get(timeout=5).body)
+    assert got == [
+        each for number in range(100) for each in [b"%d" % number] * 3 + [number] * (number % 3)
+    ] + [b"last"]
+    assert [newest.get(0).body for _ in range(16)] == [
+        each for number in range(92, 100) for each in (b"%d" % number, b"")
+    ]
+    assert len(newest) == 0
+    assert newest.dropped == 200 - 16
+    assert peer.session.frames_received - before == len(frames)
+
+
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [

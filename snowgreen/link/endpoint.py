@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
@@ -99,6 +99,9 @@ class Endpoint:
         #: Frame tag → who takes such frames. They run in the loop's callbacks and must not wait; the session
         #: itself takes PING, PONG and GOODBYE.
         self.receivers: dict[int, Callable[[Session, bytes], None]] = {}
+        #: The same for tags of which many frames may come at once: who also takes, off the frames behind it,
+        #: those that go with it, and returns the first one that does not, None if all did.
+        self.runs: dict[int, Callable[[Session, bytes, Iterator[bytes]], bytes | None]] = {}
         #: Peers that this node left, and that are declined until it wants them again.
         self.left: set[str] = set()
         self._keychain = keychain

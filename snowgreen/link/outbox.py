@@ -59,6 +59,7 @@ class Outbox:
         "blocked",
         "bytes_sent",
         "frames_sent",
+        "full",
         "owing",
     )
 
@@ -79,6 +80,9 @@ class Outbox:
         self._watcher: Any = None
         #: Whether writing waits for the loop: because the peer does not read, or the turn is used up.
         self.blocked = False
+        #: Whether as much waits for the peer to read as the limits allow. It is found out when that may have
+        #: changed, since senders ask before each message.
+        self.full = False
         #: Control frames posted and not yet handed to TLS.
         self.owing = 0
         self.bytes_sent = 0
@@ -88,12 +92,6 @@ class Outbox:
     def waiting(self) -> int:
         """Bytes posted and not yet written."""
         return self._lanes.waiting + len(self._sending) - self._sent
-
-    @property
-    def full(self) -> bool:
-        """Whether as much waits for the peer to read as the limits allow."""
-        lanes = self._lanes
-        return lanes.waiting >= self._limits.outbox_bytes or lanes.frames >= self._limits.outbox_frames
 
     @property
     def crowded(self) -> bool:
@@ -121,14 +119,17 @@ class Outbox:
     def post(self, frame: bytes) -> None:
         """Have the control frame `frame` written, with what else gathers in this turn of the loop."""
         self._lanes.control(frame)
+        self._weigh()
         self.owing += 1
         if not self._armed:
             self._arm()
 
     def message(self, key: Hashable, head: bytes, body: bytes | memoryview) -> None:
         """Have the frame of `head` and `body` written, behind all earlier ones of `key`."""
-        lanes = self._lanes
+        lanes, limits = self._lanes, self._limits
         lanes.message(key, head, body)
+        if lanes.waiting >= limits.outbox_bytes or lanes.frames >= limits.outbox_frames:
+            self.full = True  # as _weigh() does, written out: this runs once for each message
         if not self._armed:
             self._arm()
         if lanes.waiting > TURN_BYTES and not self.blocked and (lanes.ahead > TURN_BYTES or not self.held):
@@ -142,6 +143,7 @@ class Outbox:
     def whole(self, frame: bytes) -> None:
         """Have the frame `frame` written in its turn, in one piece whatever its size."""
         self._lanes.post(frame)
+        self._weigh()
         if not self._armed:
             self._arm()
 
@@ -208,6 +210,7 @@ class Outbox:
             self._watcher = None
         self._armed = True  # from now on nothing is written
         self._lanes.clear()
+        self.full = False
         self._sending = b""
         self._sent = self.owing = 0
         self._flush = _nothing  # it holds the session, which holds this
@@ -219,7 +222,9 @@ class Outbox:
         """
         lanes = self._lanes
         if freely or not lanes.bulk:
-            return lanes.take(before)
+            batch = lanes.take(before)
+            self._weigh()
+            return batch
         flight = self._flight
         if flight is None:
             flight = self._flight = Flight()
@@ -228,7 +233,12 @@ class Outbox:
         size = waited - lanes.bulk
         if size and flight.took(size, more=lanes.bulk > 0):
             lanes.control(encode_ping(flight.mark(self._clock())))  # it leaves with the next batch
+        self._weigh()
         return batch
+
+    def _weigh(self) -> None:
+        lanes, limits = self._lanes, self._limits
+        self.full = lanes.waiting >= limits.outbox_bytes or lanes.frames >= limits.outbox_frames
 
     def _put(self, data: bytes) -> None:
         """Write `data`, where nothing waits; what the peer leaves of it the loop writes, once it reads."""

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import ssl
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.event import AsyncResult
@@ -65,6 +65,7 @@ class Owner(Protocol):
     journal: Journal
 
     receivers: dict[int, Callable[[Session, bytes], None]]
+    runs: dict[int, Callable[[Session, bytes, Iterator[bytes]], bytes | None]]
 
     def session_ended(self, session: Session) -> None:
         """Called once, when `session` has closed. It must not wait."""
@@ -465,10 +466,13 @@ class Session:
             self._end("the peer closed the connection", orderly=True)
 
     def _take(self, data: memoryview | bytes) -> None:
-        for frame in self._decoder.feed(data):
-            self.frames_received += 1
-            if frame:
-                self._dispatch(frame)
+        payloads = self._decoder.feed(data)
+        self.frames_received += len(payloads)
+        behind = iter(payloads)
+        for first in behind:
+            frame: bytes | None = first
+            while frame:
+                frame = self._dispatch(frame, behind)
                 if self.reason is not None:
                     return
                 if self._outbox.owing >= OWING and not self._paused:
@@ -479,9 +483,13 @@ class Session:
         if not self._partial and self._decoder.mid_message:
             self.await_look()
 
-    def _dispatch(self, frame: bytes) -> None:
-        tag = frame[0]
-        receive = self._owner.receivers.get(tag)  # first: messages are what there is most of
+    def _dispatch(self, frame: bytes, behind: Iterator[bytes]) -> bytes | None:
+        """Have `frame` taken, and those of `behind` that go with it; the next one, if it was taken off."""
+        tag, owner = frame[0], self._owner
+        run = owner.runs.get(tag)  # first: messages are what there is most of
+        if run is not None:
+            return run(self, frame, behind)
+        receive = owner.receivers.get(tag)
         if receive is not None:
             receive(self, frame)
         elif tag == FrameTag.PING:
@@ -493,6 +501,7 @@ class Session:
             if farewell is not Farewell.CLOSING:
                 self.farewell = farewell
             self._end(f"the peer said goodbye: {printable(why, 200)}", orderly=True)
+        return None
 
     def _ponged(self, number: int) -> None:
         if number > MARKS:

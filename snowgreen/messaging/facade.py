@@ -114,7 +114,7 @@ class Messaging:
         :raises LinkError: there is no link, and none came about; see :meth:`connect`.
         :raises NodeStateError: this node is not started.
         """
-        board = self._live()
+        board = self._board or self._live()  # not called for each message, of which there may be millions
         if timeout is not None:
             check_timeout(timeout)
         codec, payload = board.codecs.encode(body)

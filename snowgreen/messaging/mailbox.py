@@ -203,6 +203,17 @@ class Mailbox:
         if not self._arrived.is_set():
             self._arrived.set()
 
+    def put_run(self, source: Source, codec: int, payloads: list[bytes], size: int) -> None:
+        """Messages have come, of `size` bytes in all, for which there is room. Never waits."""
+        if self._closed:
+            for payload in payloads:
+                self.put(source, codec, payload)
+            return
+        self._queue.extend([(source, codec, payload) for payload in payloads])
+        self._bytes += size
+        if not self._arrived.is_set():
+            self._arrived.set()
+
     def forget(self) -> None:
         """In a child of a fork: what waits is the parent's."""
         self._queue.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import NodeStateError, Unreachable
@@ -73,6 +73,7 @@ class Switchboard:
         }
         for tag, method in take.items():
             endpoint.receivers[tag] = self._receiver(method)
+        endpoint.runs[FrameTag.MESSAGE] = self._messages
         endpoint.receivers[FrameTag.REG_SEND] = lambda session, frame: self.of(session).registered_send(frame)
         endpoint.on_ended.append(self._ended)
         self.groups = Groups(self, inboxes)
@@ -133,6 +134,12 @@ class Switchboard:
                 method(traffic, frame)
 
         return receive
+
+    def _messages(self, session: Session, frame: bytes, behind: Iterator[bytes]) -> bytes | None:
+        traffic = session.carried
+        if not isinstance(traffic, Traffic):
+            traffic = self.of(session)
+        return traffic.messages(frame, behind) if traffic.capable else None
 
     def dispatch(self, session: Session, frame: bytes) -> None:
         """A frame that came in fragments is complete."""

@@ -6,7 +6,7 @@ those who send, and waits while the link or the mailbox pushes back.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import (
@@ -327,17 +327,29 @@ class Traffic:
 
     def message(self, frame: bytes) -> None:
         """MESSAGE."""
-        number, codec, payload = mail.decode_message(frame)
-        flow = self._incoming.get(number) or self._flow_in(number)
+        self.messages(frame, iter(()))
+
+    def messages(self, frame: bytes, behind: Iterator[bytes]) -> bytes | None:
+        """MESSAGE, and those of the same flow right behind it; what the next frame is, if there is one."""
+        number, codec, payloads, other = mail.decode_messages(frame, behind)
+        flow = self._flow_in(number)
         if flow is None:
-            return  # it was on its way when the mailbox was closed
-        mailbox = flow.mailbox
-        if mailbox is None or len(payload) > self._board.limits.max_message:
-            raise BadFrame("a MESSAGE that is too large, or on a flow for calls")
-        flow.given.take(len(payload))
-        mailbox.put(flow, codec, payload)
-        if mailbox.dropping:
-            flow.renew()
+            return other  # they were on their way when the mailbox was closed
+        mailbox, largest = flow.mailbox, self._board.limits.max_message
+        if mailbox is None:
+            raise BadFrame("a MESSAGE on a flow for calls")
+        size = sum(map(len, payloads))
+        if not mailbox.dropping and size <= largest and flow.given.take_run(len(payloads), size):
+            mailbox.put_run(flow, codec, payloads, size)
+            return other
+        for payload in payloads:
+            if len(payload) > largest:
+                raise BadFrame("a MESSAGE that is too large")
+            flow.given.take(len(payload))
+            mailbox.put(flow, codec, payload)
+            if mailbox.dropping:
+                flow.renew()
+        return other
 
     def called(self, frame: bytes) -> None:
         """CALL."""

@@ -246,6 +246,23 @@ def decode_message(frame: bytes) -> tuple[int, int, bytes]:
     return flow, codec, frame[_CARRIER_SIZE:]
 
 
+def decode_messages(frame: bytes, behind: Iterator[bytes]) -> tuple[int, int, list[bytes], bytes | None]:
+    """Flow, codec and payloads of `frame` and of all right behind it that have the same flow and codec.
+
+    Where there are many, looking but once at what they have in common saves most of what they cost.
+
+    :param behind: the frames behind it. Those that belong to the run are taken off it, and one more.
+    :returns: that one, too; None if there was none.
+    """
+    flow, codec, payload = decode_message(frame)
+    head, payloads = frame[:_CARRIER_SIZE], [payload]
+    for other in behind:
+        if other[:_CARRIER_SIZE] != head:
+            return flow, codec, payloads, other
+        payloads.append(other[_CARRIER_SIZE:])
+    return flow, codec, payloads, None
+
+
 # Calls.
 
 
