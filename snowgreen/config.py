@@ -151,8 +151,8 @@ class Config(_Checked):
         counted.
     :param busy_wait: seconds for which this process does not sleep after something was sent or has come over
         a link of the node, but looks for more; 0: it sleeps at once. None: where exchanges follow each other
-        closely it looks for each answer, for 0.0003 s at most, as long as that takes no more CPU than
-        sleeping does, by measure.
+        closely it looks for each answer, for 0.0003 s at most, as long as it takes less CPU than sleeping
+        and being woken, by measure.
     :param allow_weak_cookie: accept a cookie of fewer than 16 characters: it can be guessed, and with it the
         whole cluster.
     :param limits: the bounds on what a peer may cost.

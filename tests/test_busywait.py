@@ -21,7 +21,7 @@ class Clock:
     """Moves a microsecond with each look at it, and further when it is told to."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = 1000.0
 
     def monotonic(self) -> float:
         self.now += 1e-6
@@ -72,6 +72,24 @@ def test_the_loop_does_not_sleep_while_it_is_to_look(wait: BusyWait, clock: Cloc
     gevent.idle()
     until(lambda: not wait._idle.active, "it may sleep again")
     assert turns_within(0.02) < 20
+
+
+def test_it_looks_after_what_has_come_as_well(wait: BusyWait, clock: Clock) -> None:
+    """A node that asks for a time has the loop look for it, whichever way the last bytes went."""
+    wait.came(1.0)
+    assert turns_within(0.02) > 100
+    clock.now += 1.0
+    until(lambda: not wait._idle.active, "it may sleep again")
+
+
+def test_a_clock_that_is_put_in_the_place_of_the_systems_does_not_keep_it_awake(
+    wait: BusyWait, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test of a user's may stop all clocks there are; this one was taken before."""
+    monkeypatch.setattr(busywait.time, "monotonic", lambda: 0.0)
+    wait.sent(1.0)
+    clock.now += 1.0
+    until(lambda: not wait._idle.active, "it may sleep again")
 
 
 def test_a_shorter_time_does_not_cut_a_longer_one(wait: BusyWait, clock: Clock) -> None:
@@ -129,8 +147,10 @@ def test_for_an_answer_it_looks_until_it_has_come(wait: BusyWait, clock: Clock) 
     wait._adaptive = willing = Willing(clock, 1.0)  # type: ignore[assignment]  # stands in for it
     wait.sent(None)
     assert turns_within(0.02) > 100
+    came = clock.now
     wait.came(None)
     until(lambda: not wait._idle.active, "it may sleep again")
+    assert clock.now < came + 0.5
     assert willing.answers == 1
     wait.sent(None)
     clock.now += 1.0
@@ -159,26 +179,28 @@ def test_an_answer_does_not_cut_what_another_node_asked_for(wait: BusyWait, cloc
 
 def test_nodes_look_as_they_are_told_to(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ping has both ends tell the loop what their configuration says: None, unless it is given."""
-    asked: set[float | None] = set()
+    of_sent: set[float | None] = set()
+    of_came: set[float | None] = set()
     sent, came = BusyWait.sent, BusyWait.came
 
     def noted_sent(self: BusyWait, seconds: float | None) -> None:
-        asked.add(seconds)
+        of_sent.add(seconds)
         sent(self, seconds)
 
     def noted_came(self: BusyWait, seconds: float | None) -> None:
-        asked.add(seconds)
+        of_came.add(seconds)
         came(self, seconds)
 
     monkeypatch.setattr(BusyWait, "sent", noted_sent)
     monkeypatch.setattr(BusyWait, "came", noted_came)
     for values in ((None, None), (0.0, 0.0), (0.0003, 0.0002)):
-        asked.clear()
+        of_sent.clear()
+        of_came.clear()
         dialing, listening = (make_node(config=dataclasses.replace(FAST, busy_wait=each)) for each in values)
         session = dialing.connect(listening.name)
         began = time.monotonic()
         assert session.ping() > 0
-        assert asked == set(values)
+        assert of_sent == of_came == set(values)
         until(lambda: not hub_state().busy_wait._idle.active, "it sleeps again", timeout=5)
         assert time.monotonic() - began >= max(each or 0.0 for each in values)
         for node in (dialing, listening):

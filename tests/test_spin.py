@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from snowgreen.protocol.spin import (
     CLOSE,
+    FRESH,
     JUDGED,
     LATE,
     LEARNED,
     LONGEST,
+    PAUSE,
     SHORTEST,
     SLOW,
     SPIN,
@@ -45,10 +47,11 @@ class Machine:
 class End:
     """One of two that send to each other in turn."""
 
-    def __init__(self, machine: Machine, *, never: bool = False) -> None:
+    def __init__(self, machine: Machine, *, never: bool = False, ahead: float = 0.0) -> None:
         self._machine = machine
         self._never = never
-        self.spin = AdaptiveSpin(lambda: machine.now, lambda: 1e9 + machine.now, lambda: self.cpu)
+        self.spin = AdaptiveSpin(lambda: machine.now, lambda: 1e9 + ahead + machine.now, lambda: self.cpu)
+        self.work = WORK
         self.cpu = 0.0
         self.until = 0.0
         self.began = 0.0
@@ -86,8 +89,8 @@ class End:
             machine.now += machine.latency
         if not self._never:
             self.spin.came()
-        self.cpu += WORK
-        machine.now += WORK
+        self.cpu += self.work
+        machine.now += self.work
 
 
 def play(a: End, b: End, count: int, think: float = 0.0) -> float:
@@ -208,6 +211,101 @@ def test_a_pause_costs_one_wait_in_vain() -> None:
     assert len(a.trials) == len(b.trials) == 1
 
 
+def test_exchanges_that_have_become_others_are_found_out() -> None:
+    """What counts is what is saved by not sleeping, however dear the work for an exchange was when it was learnt."""
+    machine = Machine(woken=120e-6, waking=120e-6)
+    a, b = pair(machine)
+    a.work = b.work = 150e-6
+    play(a, b, 300)
+    assert a.until
+    assert a.spin._saved == pytest.approx(machine.woken + machine.waking, rel=0.1)
+    a.work = 1e-6
+    machine.way, machine.latency = 80e-6, 100e-6
+    began, awake = machine.now, a.awake
+    play(a, End(machine, never=True), 20_000)
+    assert a.awake - awake < 0.02 * (machine.now - began) + 2 * JUDGED * SPIN
+
+
+def test_what_was_learnt_while_it_changed_does_not_count_for_long() -> None:
+    """Nothing tells that the work has changed before it was known what sleeping costs; so that is asked again."""
+    machine = Machine(latency=110e-6, way=20e-6)
+    a = End(machine)
+    a.work = 400e-6
+    play(a, End(machine, never=True), LEARNED + 1)
+    a.work = 1e-6
+    play(a, End(machine, never=True), 2 * JUDGED)
+    assert a.spin._awake
+    assert a.spin._saved > SPIN
+    began, awake = machine.now, a.awake
+    play(a, End(machine, never=True), 700_000)
+    assert machine.now - began > 2 * FRESH
+    assert a.awake - awake < FRESH + 0.02 * (machine.now - began)
+
+
+def test_what_it_costs_is_found_out_afresh_at_both_ends_at_once() -> None:
+    """Each learns what it is if both sleep; which is soon over."""
+    machine = Machine()
+    a, b = pair(machine)
+    took = play(a, b, 1000)
+    machine.now += FRESH - 0.5 - machine.now % FRESH
+    count = 0
+    for _ in range(20_000):
+        assert play(a, b, 1) < 6 * took
+        count += not a.until
+    assert a.until
+    assert b.until
+    assert LEARNED < count <= LEARNED + 3
+    assert len(a.trials) == len(b.trials) == 2
+
+
+def test_what_the_thread_does_besides_is_not_taken_for_the_cost_of_sleeping() -> None:
+    """A burst of work while it learns, a collection of garbage for instance, does not have it stay awake in vain."""
+    machine = Machine(latency=150e-6)
+    a = End(machine)
+    for number in range(LEARNED + 1):
+        play(a, End(machine, never=True), 1)
+        a.cpu += 9e-3 * (number == LEARNED // 2)
+    assert a.spin._usual == pytest.approx(WORK + machine.woken + machine.waking)
+    play(a, End(machine, never=True), JUDGED + 1)
+    assert not a.until
+
+
+def test_after_a_long_pause_it_learns_anew() -> None:
+    """Nobody knows what it costs by then; and who now exchanges rarely is never awake in vain."""
+    machine = Machine()
+    a, b = pair(machine)
+    play(a, b, 1000)
+    assert a.until
+    awake = a.awake, b.awake
+    for _ in range(10):
+        machine.now += 1.01 * PAUSE
+        play(a, b, 1)
+        assert not a.until
+    assert a.awake == awake[0]
+    assert b.awake - awake[1] < 1.01 * SPIN  # it awaits the first of those questions
+    play(a, b, LEARNED + 2)
+    assert a.until
+    assert b.until
+
+
+@pytest.mark.parametrize("ahead", [0.003, 0.05, 1.2])
+def test_clocks_that_differ_do_no_harm(ahead: float) -> None:
+    """Who begin to exchange try at the same time, whatever their clocks show. Later one may sleep beside the other."""
+    machine = Machine()
+    asleep = End(machine, never=True), End(machine, never=True)
+    usual = play(*asleep, 1000)
+    each = (asleep[0].cpu + asleep[1].cpu) / 1000
+    a, b = End(machine), End(machine, ahead=ahead)
+    assert play(a, b, 2000) < usual / 3
+    assert len(a.trials) == len(b.trials) == 1
+    machine.now += FRESH - 1.5 - machine.now % FRESH
+    began, cpu, count = machine.now, a.cpu + b.cpu, 20_000
+    play(a, b, count, think=0.5e-3)
+    assert machine.now > began + 3.0
+    assert machine.now - began < 1.01 * count * (usual + 0.5e-3)
+    assert a.cpu + b.cpu - cpu < 1.02 * count * each
+
+
 def test_ends_that_began_to_try_at_different_times_meet() -> None:
     """One that had tried alone for long, and rests as long as it ever does, tries again together with the other."""
     machine = Machine()
@@ -242,11 +340,12 @@ def test_who_sends_on_and_is_not_answered_sleeps() -> None:
     machine = Machine()
     a, b = pair(machine)
     play(a, b, 100)
-    began, until = machine.now, a.spin.sent()
-    assert until > began
+    assert a.spin.sent() == machine.now + SPIN
     for _ in range(100):
         machine.now += SPIN / 2
-        assert a.spin.sent() == until == began + SPIN
+        assert a.spin.sent() == 0.0
+    a.spin.came()
+    assert a.spin.sent() == machine.now + SPIN
 
 
 def test_answers_that_are_late_now_and_then_do_not_end_it() -> None:
@@ -263,41 +362,110 @@ def test_answers_that_are_late_now_and_then_do_not_end_it() -> None:
     assert len(a.trials) == 1
 
 
+class Driver:
+    """Makes exchanges with figures of its own."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.cpu = 0.0
+        self.spin = AdaptiveSpin(lambda: self.now, lambda: self.now, lambda: self.cpu)
+
+    def exchange(self, cpu: float, waited: float = 1.1 * SLOW, think: float = 10e-6) -> bool:
+        """One, with so much CPU used beside the waiting; whether it was awake."""
+        self.now += think
+        awake = self.spin.sent() > 0.0
+        self.now += waited
+        self.cpu += cpu + (min(waited, SPIN) if awake else 0.0)
+        self.spin.came()
+        return awake
+
+    def learn(self, cpu: float) -> None:
+        """So many that it tries from then on, each with so much."""
+        for _ in range(LEARNED + 1):
+            assert not self.exchange(cpu)
+
+
 def test_answers_that_are_late_one_after_the_other_end_it() -> None:
-    """A few of them in a row tell enough, whatever they cost; with one in time between them they do not."""
-    machine = Machine(woken=2e-3)
-    a, b = pair(machine)
-    play(a, b, 2 * JUDGED)
-    for late in (LATE - 1, LATE):
-        for _ in range(late):
-            assert a.spin._awake
-            a.spin.sent()
-            machine.now += 1.01 * SPIN
-            a.spin.came()
-        a.spin.sent()
-        a.spin.came()
-        assert a.spin._awake is (late < LATE)
+    """So many of them in a row tell enough, whatever they cost, each time; with one in time between they do not."""
+    driver = Driver()
+    for _ in range(3):
+        driver.now += LONGEST
+        driver.learn(1.0)
+        for late in (LATE - 1, LATE - 1, LATE):
+            for _ in range(late):
+                assert driver.exchange(0.0, 1.01 * SPIN)
+            assert driver.exchange(0.0) is (late < LATE)
 
 
-@pytest.mark.parametrize(("share", "goes_on"), [(0.95, True), (1.05, False)])
-def test_what_it_costs_awake_is_held_against_what_it_costs_asleep(share: float, goes_on: bool) -> None:
-    """By the CPU of the thread, over whole exchanges: whatever is done for them counts."""
-    now, cpu = [1000.0], [0.0]
-    spin = AdaptiveSpin(lambda: now[0], lambda: now[0], lambda: cpu[0])
+def test_rests_double_up_to_the_longest() -> None:
+    """They end at multiples of their lengths, at the latest after so long; the first one is short."""
+    driver = Driver()
+    for rest in (SHORTEST, 2 * SHORTEST, 4 * SHORTEST, 8 * SHORTEST, LONGEST, LONGEST):
+        while not driver.exchange(1e-6):
+            pass
+        while driver.spin._awake:
+            driver.exchange(1e-6)
+        assert driver.now < driver.spin._rests <= driver.now + rest
+        assert driver.spin._rests % rest == pytest.approx(
+            0.0, abs=1e-6
+        ) or driver.spin._rests % rest == pytest.approx(rest)
 
-    def exchange(each: float) -> float:
-        now[0] += 10e-6
-        until = spin.sent()
-        now[0] += 1.1 * SLOW
-        cpu[0] += each
-        spin.came()
-        return until
 
-    for _ in range(LEARNED + 1):
-        assert not exchange(100e-6)
+def test_what_was_used_in_a_pause_is_no_part_of_what_exchanges_cost() -> None:
+    """Nor is what was used before a trial that was given up: each count begins with an answer."""
+    driver = Driver()
+    for _ in range(LEARNED - 1):
+        driver.exchange(50e-6)
+    driver.cpu += 1.0
+    driver.now += LEARNED * CLOSE
+    driver.learn(50e-6)
+    assert driver.spin._usual == pytest.approx(50e-6)
+    for _ in range(LATE):
+        driver.exchange(0.0, 2 * SPIN)
+    driver.cpu += 1.0
+    driver.now = driver.spin._rests
+    driver.learn(70e-6)
+    assert driver.spin._usual == pytest.approx(70e-6)
+
+
+def test_the_figures_are_those_of_the_documentation() -> None:
+    """docs/tuning.md and docs/performance.md give them."""
+    assert (SPIN, SLOW, CLOSE) == (0.3e-3, 0.1e-3, 0.8e-3)
+    assert (LEARNED, JUDGED, LATE) == (32, 64, 6)
+    assert (SHORTEST, LONGEST, PAUSE, FRESH) == (0.1, 1.6, 1.0, 60.0)
+
+
+@pytest.mark.parametrize(("more", "goes_on"), [(-5e-6, True), (0.0, False), (5e-6, False)])
+def test_what_it_costs_awake_is_held_against_what_it_costs_asleep(more: float, goes_on: bool) -> None:
+    """By the CPU of the thread, over whole exchanges; and it is judged after so many, not before."""
+    driver = Driver()
+    driver.learn(0.25e-3)
     for _ in range(JUDGED):
-        assert exchange(share * 100e-6)
-    assert bool(exchange(1e-6)) is goes_on
+        assert driver.exchange(0.125e-3 + more, waited=0.125e-3)
+    assert driver.exchange(0.125e-3, waited=0.125e-3) is goes_on
+
+
+@pytest.mark.parametrize(("waited", "goes_on"), [(0.145e-3, True), (0.155e-3, False)])
+def test_what_is_saved_is_held_against_how_long_answers_take(waited: float, goes_on: bool) -> None:
+    """Whatever the work is by then: for each 64 by themselves, and one that is late counts for all it costs."""
+    for work in (0.1e-3, 5e-6, 5e-3):
+        driver = Driver()
+        driver.learn(0.25e-3)
+        for _ in range(2 * JUDGED):
+            assert driver.exchange(0.1e-3, waited=0.125e-3)
+        assert driver.spin._saved == pytest.approx(0.15e-3)
+        for _ in range(JUDGED):
+            assert driver.exchange(work, waited=waited)
+        assert driver.exchange(work, waited=waited) is goes_on
+    driver = Driver()
+    driver.learn(0.25e-3)
+    for _ in range(2 * JUDGED):
+        assert driver.exchange(0.1e-3, waited=0.125e-3)
+    # 64 times 0.15 ms is 9.6. With 0.45 for each that is late, and 0.1 for the others, 9 late ones make 9.55.
+    late = 9 if goes_on else 10
+    for number in range(JUDGED):
+        assert driver.exchange(0.0, waited=2 * SPIN if number % 5 == 0 and number // 5 < late else 0.1e-3)
+    assert driver.exchange(0.0) is goes_on
 
 
 @settings(max_examples=200)

@@ -14,11 +14,13 @@ from ..protocol.spin import AdaptiveSpin
 class BusyWait:
     """One loop's. What its nodes were told, by ``Config.busy_wait``, comes with each call."""
 
-    __slots__ = ("_adaptive", "_awaited", "_idle", "_until")
+    __slots__ = ("_adaptive", "_awaited", "_clock", "_idle", "_until")
 
     def __init__(self, loop: Any) -> None:
-        # Not by a node's own clock: a test's may stand still, and this process would never sleep again.
-        self._adaptive = AdaptiveSpin(time.monotonic, time.time, time.thread_time)
+        # Not a node's own: a test's may stand still, and this process would never sleep again. Kept, since
+        # there are tools that put another in its place.
+        self._clock = time.monotonic
+        self._adaptive = AdaptiveSpin(self._clock, time.time, time.thread_time)
         self._awaited = 0.0  # until when for an answer, where it pays
         self._until = 0.0  # until when in any case
         # While it is active the loop does not sleep; it is called whenever there is nothing else to do, which
@@ -28,9 +30,11 @@ class BusyWait:
     def sent(self, seconds: float | None) -> None:
         """Something was sent: look for `seconds` from now on; None: for the answer, if that pays."""
         if seconds is None:
-            self._awaited = self._adaptive.sent()
-            if self._awaited and not self._idle.active:
-                self._idle.start(self._spin)
+            until = self._adaptive.sent()
+            if until:
+                self._awaited = until
+                if not self._idle.active:
+                    self._idle.start(self._spin)
         elif seconds:
             self._look(seconds)
 
@@ -43,10 +47,10 @@ class BusyWait:
             self._look(seconds)
 
     def _look(self, seconds: float) -> None:
-        self._until = max(self._until, time.monotonic() + seconds)
+        self._until = max(self._until, self._clock() + seconds)
         if not self._idle.active:
             self._idle.start(self._spin)
 
     def _spin(self) -> None:
-        if time.monotonic() >= max(self._awaited, self._until):
+        if self._clock() >= max(self._awaited, self._until):
             self._idle.stop()
