@@ -142,6 +142,39 @@ def test_full_in_bytes_or_in_frames(limits: dict[str, int], frames: int) -> None
     assert not box.full
 
 
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("post", "message", "whole", "last", "turn")),
+        st.integers(0, 3),
+        st.sampled_from((9, 700, 70_000)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.lists(st.sampled_from((0, 100, 5000, RECORD)), max_size=40), st.sampled_from((16, 10_000)))
+def test_full_is_what_waits_whatever_is_done(
+    steps: list[tuple[str, int, int]], takes: list[int], frames: int
+) -> None:
+    """After each step, of whatever kind, and at the end, when nothing waits any more."""
+    box, loop = outbox(Socket(*takes), outbox_bytes=100_000, outbox_frames=frames)
+
+    def held() -> bool:
+        lanes = box._lanes
+        return lanes.waiting >= 100_000 or lanes.frames >= frames
+
+    for what, key, size in steps:
+        if what == "turn":
+            loop.turn()
+        elif what == "message":
+            box.message(key, b"head", bytes(size))
+        else:
+            getattr(box, what)(bytes(size))
+        assert box.full is held()
+    box.close()
+    assert not box.full
+
+
 def test_the_end_of_the_handshake_goes_first_and_is_not_counted() -> None:
     """What begin() was given leaves ahead of everything, and is in no figure afterwards."""
     sock = Socket()

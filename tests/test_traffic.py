@@ -26,10 +26,19 @@ from snowgreen.errors import (
     UnknownMailbox,
     Unsupported,
 )
+from snowgreen.messaging.mailbox import Mailbox
 from snowgreen.messaging.traffic import MAX_FLOWS
 from snowgreen.protocol import mail
 from snowgreen.protocol.fragments import Assembly
-from snowgreen.protocol.frames import Capability, FrameTag, encode, encode_ping, encode_pong
+from snowgreen.protocol.frames import (
+    Capability,
+    Farewell,
+    FrameTag,
+    encode,
+    encode_goodbye,
+    encode_ping,
+    encode_pong,
+)
 from snowgreen.protocol.mail import FaultCode, FlowKind, Mode, Refusal
 from snowgreen.protocol.wire import pack
 from tests import raw
@@ -268,6 +277,47 @@ def test_what_came_before_can_still_be_read(setting: Setting) -> None:
     setting.breaks("past the credit")
     assert [setting.box.get(0).body for _ in range(4)] == [b"0", b"1", b"2", b"3"]
     assert len(setting.box) == 0
+
+
+def test_messages_that_come_at_once_count_as_bytes(setting: Setting) -> None:
+    """What comes without credit finds the room that they have left, and no more."""
+    setting.peer.send(opening(1, "box"), message(1, bytes(450)), message(1, bytes(450)))
+    setting.peer.credit(1)
+    setting.peer.send(mail.encode_reg_send("box", bytes(200)), mail.encode_reg_send("box", bytes(90)))
+    setting.peer.settled()
+    assert [len(setting.box.get(timeout=5).body) for _ in range(3)] == [450, 450, 90]
+    assert setting.box.dropped == 1
+
+
+def test_what_comes_at_once_behind_a_goodbye_is_not_looked_at(setting: Setting) -> None:
+    """The link is over with it, however much was read together."""
+    setting.peer.send(opening(1, "good"))
+    setting.peer.credit(1)
+    goodbye = encode_goodbye(Farewell.LEAVING, "")
+    setting.peer.send(message(1, b"before"), goodbye, message(1, b"behind"), message(9, b"wrong"))
+    until(lambda: setting.peer.session.closed, "it has ended")
+    assert setting.peer.session.reason is not None
+    assert "goodbye" in setting.peer.session.reason
+    assert setting.good.get(0).body == b"before"
+    assert len(setting.good) == 0
+
+
+def test_what_is_interrupted_takes_no_room(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C before messages that came at once are in the mailbox: their link ends, and their room is there again."""
+
+    def interrupted(*_: Any) -> None:
+        raise SystemExit
+
+    setting.peer.send(opening(1, "good"))
+    setting.peer.credit(1)
+    room = setting.good.room.window
+    with monkeypatch.context() as patched:
+        patched.setattr(Mailbox, "put_run", interrupted)
+        patched.setattr(gevent.get_hub(), "handle_system_error", lambda *_: None)
+        setting.peer.send(*[message(1, b"x")] * 100)
+        until(lambda: setting.peer.session.closed, "it has ended")
+    assert setting.good.room.window == room
+    setting.others_go_on()
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -161,6 +161,7 @@ class Outbox:
     def last(self, frame: bytes) -> None:
         """Have `frame` written behind everything else."""
         self._lanes.last(frame)
+        self._weigh()
         if not self._armed:
             self._arm()
 

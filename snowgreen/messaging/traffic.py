@@ -338,9 +338,9 @@ class Traffic:
         mailbox, largest = flow.mailbox, self._board.limits.max_message
         if mailbox is None:
             raise BadFrame("a MESSAGE on a flow for calls")
-        size = sum(map(len, payloads))
-        if not mailbox.dropping and size <= largest and flow.given.take_run(len(payloads), size):
-            mailbox.put_run(flow, codec, payloads, size)
+        count, size = len(payloads), sum(map(len, payloads))
+        if not mailbox.dropping and size <= largest and flow.given.allows(count, size):
+            mailbox.put_run(flow.given, [(flow, codec, payload) for payload in payloads], count, size)
             return other
         for payload in payloads:
             if len(payload) > largest:

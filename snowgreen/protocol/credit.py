@@ -74,16 +74,12 @@ class Given:
         self.received += 1
         self.received_bytes += size
 
-    def take_run(self, count: int, size: int) -> bool:
-        """Whether credit allowed these `count` messages of `size` bytes in all; if so, they have come.
+    def allows(self, count: int, size: int) -> bool:
+        """Whether `count` messages, of `size` bytes in all, surely may come; then none is judged by itself.
 
-        If not, :meth:`take` has to be asked for each: the last one that it allows may go past the bytes.
+        If not, :meth:`take` is to judge each: the last one that it allows may go past the bytes.
         """
-        received, received_bytes = self.received + count, self.received_bytes + size
-        if received > self.messages or received_bytes >= self.bytes:
-            return False
-        self.received, self.received_bytes = received, received_bytes
-        return True
+        return self.received + count <= self.messages and self.received_bytes + size < self.bytes
 
     def renew(self, window: int, window_bytes: int, *, dropping: bool, urgent: bool = False) -> bool:
         """Allow as much as the windows do; whether that is so much more that the sender should hear of it.
