@@ -33,8 +33,7 @@ class BusyWait:
             until = self._adaptive.sent()
             if until:
                 self._awaited = until
-                if not self._idle.active:
-                    self._idle.start(self._spin)
+                self._stay_awake()
         elif seconds:
             self._look(seconds)
 
@@ -48,6 +47,9 @@ class BusyWait:
 
     def _look(self, seconds: float) -> None:
         self._until = max(self._until, self._clock() + seconds)
+        self._stay_awake()
+
+    def _stay_awake(self) -> None:
         if not self._idle.active:
             self._idle.start(self._spin)
 

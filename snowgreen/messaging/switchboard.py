@@ -136,9 +136,7 @@ class Switchboard:
         return receive
 
     def _messages(self, session: Session, frame: bytes, behind: Iterator[bytes]) -> bytes | None:
-        traffic = session.carried
-        if not isinstance(traffic, Traffic):
-            traffic = self.of(session)
+        traffic = self.of(session)
         return traffic.messages(frame, behind) if traffic.capable else None
 
     def dispatch(self, session: Session, frame: bytes) -> None:
